@@ -1,0 +1,98 @@
+//! Commands, their outcomes, and members: the vocabulary between cluster, consensus and state.
+
+use super::pin::Pin;
+use crate::clock::Timestamp;
+use cid::Cid;
+use libp2p::{Multiaddr, PeerId};
+use serde::{Deserialize, Serialize};
+
+/// A Raft id: a random, non-zero u64 made once per data directory. A re-flashed card comes back
+/// with a new one, because raft-rs aborts the process when an empty log returns under an old id.
+pub type RaftId = u64;
+
+/// What a member is to Raft.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Role {
+    /// Votes and stores the log.
+    Voter,
+    /// Stores the log, does all the work of a peer, does not vote (yet).
+    Learner,
+}
+
+/// A member of the cluster, as replicated. Its addresses travel here, so that any survivor can dial
+/// any other, whoever died.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its id in the Raft log.
+    pub raft_id: RaftId,
+    /// Its libp2p identity.
+    pub peer_id: PeerId,
+    /// Its human name (`cluster.peername`).
+    pub name: String,
+    /// Where it listens for other peers, without the `/p2p/…` suffix; at most
+    /// [`Member::MAX_ADDRESSES`].
+    pub addresses: Vec<Multiaddr>,
+    /// What it is to Raft.
+    pub role: Role,
+}
+
+impl Member {
+    /// More addresses than this are not replicated.
+    pub const MAX_ADDRESSES: usize = 16;
+    /// Longest name that is replicated, in bytes.
+    pub const MAX_NAME: usize = 255;
+}
+
+/// A change of the replicated state. Membership *roles* change by Raft configuration entries whose
+/// context carries the [`Member`]; everything else is one of these.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Put this pin (whole record, options already resolved and allocated).
+    Pin(Box<Pin>),
+    /// Remove this pin; `NotFound` ("pin is not part of the pinset") when absent.
+    Unpin(Cid),
+    /// Remove this pin only if it still has exactly this expiry (proposed by the leader).
+    Expire(Cid, Timestamp),
+    /// Change name and addresses of a member (never its role).
+    UpdateMember(Member),
+    /// Put many pins in one entry (bulk import); at most [`Command::MAX_BATCH`].
+    PinMany(Vec<Pin>),
+}
+
+impl Command {
+    /// Most pins in one [`Command::PinMany`].
+    pub const MAX_BATCH: usize = 1_000;
+    /// Largest encoded command, bytes.
+    pub const MAX_BYTES: usize = 1 << 20;
+}
+
+/// What applying a command gave back.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// Done; nothing to tell.
+    Done,
+    /// The pin as it was removed or as it is now stored.
+    Pin(Box<Pin>),
+}
+
+/// How far a peer has applied the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Applied {
+    /// Index of the last applied entry.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
+}
+
+/// What applying changed, told to the local tracker and the cluster room, in log order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A pin was put (new or changed).
+    Pinned(Box<Pin>),
+    /// A pin was removed.
+    Unpinned(Box<Pin>),
+    /// The set of members, or a member's record, changed.
+    MembersChanged,
+    /// The whole state was replaced by a snapshot: compare everything again.
+    Replaced,
+}
