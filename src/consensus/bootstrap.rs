@@ -1,0 +1,146 @@
+//! How a peer's two stores become a member's, and how they agree again after a power cut.
+//!
+//! The founder writes what a snapshot at entry 1 would have left: itself as the only voter. So no log of this
+//! cluster ever begins at nothing, and whoever joins gets a snapshot. A joiner only notes the cluster's id and
+//! waits to be called. Every step can be cut by a power failure and done again.
+
+use super::Start;
+use crate::error::{Error, Result};
+use crate::state::{Applied, Command, Machine, Member, MemberChange, RaftId, Role};
+use crate::store::{LogBatch, LogStore, StateStore};
+use libp2p::PeerId;
+use raft::eraftpb::{ConfState, EntryType};
+use std::sync::Arc;
+
+/// The mark that a founder starts from.
+const FOUNDED: Applied = Applied { index: 1, term: 1 };
+
+/// Makes the stores ready for [`super::driver::Driver::open`]; returns the cluster id. `random` is the id of a
+/// cluster that is founded.
+///
+/// # Errors
+/// When the stores fail, or hold something else than `start` says.
+pub fn prepare(
+    start: &Start,
+    peer_id: PeerId,
+    name: &str,
+    random: u64,
+    log: &mut dyn LogStore,
+    state: &Arc<dyn StateStore>,
+) -> Result<u64> {
+    let incarnation = log.incarnation();
+    if incarnation.raft_id == 0 {
+        return Err(Error::corrupt(
+            "the data directory has no Raft id: run `pinfold state cleanup` and join again",
+        ));
+    }
+    match start {
+        Start::Found if incarnation.cluster_id == 0 => {
+            found(incarnation.raft_id, peer_id, name, log, state)?;
+            log.set_cluster_id(random.max(1))?;
+        }
+        Start::Join { cluster_id } if incarnation.cluster_id == 0 => {
+            fresh(log, state)?;
+            if *cluster_id == 0 {
+                return Err(Error::invalid("the cluster to join has the id 0, which no cluster has"));
+            }
+            log.set_cluster_id(*cluster_id)?;
+        }
+        Start::Join { cluster_id } if incarnation.cluster_id == *cluster_id => (),
+        Start::Restart if incarnation.cluster_id != 0 => (),
+        Start::Restart => {
+            return Err(Error::conflict("this data directory was never part of a cluster: found one or join one"))
+        }
+        Start::Found | Start::Join { .. } => {
+            return Err(Error::conflict(format!(
+                "this data directory belongs to the cluster {:016x}: run `pinfold state cleanup` before founding or joining another",
+                incarnation.cluster_id
+            )))
+        }
+    }
+    agree(log, &**state)?;
+    Ok(log.incarnation().cluster_id)
+}
+
+fn found(
+    raft_id: RaftId,
+    peer_id: PeerId,
+    name: &str,
+    log: &mut dyn LogStore,
+    state: &Arc<dyn StateStore>,
+) -> Result<()> {
+    if state.applied().index == 0 {
+        fresh(log, state)?;
+        let us = Member { raft_id, peer_id, name: name.to_owned(), addresses: Vec::new(), role: Role::Voter };
+        let conf = ConfState { voters: vec![raft_id], ..Default::default() };
+        Machine::open(state.clone())?.apply_members(FOUNDED, &[MemberChange::Put(us)], &conf)?;
+        state.flush()?;
+    } else if state.applied() != FOUNDED || Machine::open(state.clone())?.conf_state().voters != [raft_id] {
+        return Err(not_fresh());
+    }
+    Ok(())
+}
+
+fn fresh(log: &dyn LogStore, state: &Arc<dyn StateStore>) -> Result<()> {
+    if state.applied().index > 0 || log.last_index() > 0 {
+        return Err(not_fresh());
+    }
+    Ok(())
+}
+
+fn not_fresh() -> Error {
+    Error::conflict(
+        "this data directory is not fresh, but does not know its cluster: a part of it was removed; run `pinfold state cleanup` (it keeps a backup) and start again",
+    )
+}
+
+/// Bytes of entries read at once by [`replay`].
+const REPLAY_BYTES: u64 = 4 << 20;
+
+/// Applies every logged command that the state does not have yet, for reading a stopped peer: after a kill its
+/// state lags its log. The caller must not flush.
+///
+/// The log goes to its end, not to the commit index on disk: that one lags too, and an acknowledged command must be
+/// in an export. So a command that was never acknowledged may be in it as well.
+///
+/// # Errors
+/// When the stores fail, or a membership change is among the entries: only a running peer can apply that one.
+pub fn replay(log: &dyn LogStore, state: &Arc<dyn StateStore>) -> Result<()> {
+    let mut machine = Machine::open(state.clone())?;
+    let last = log.last_index();
+    while machine.applied().index < last {
+        for entry in log.entries(machine.applied().index + 1, last + 1, REPLAY_BYTES)? {
+            if entry.get_entry_type() != EntryType::EntryNormal {
+                return Err(Error::conflict(
+                    "this peer was killed right after a membership change: start it and stop it cleanly once, then try again",
+                ));
+            }
+            let command = if entry.data.is_empty() { None } else { Some(Command::decode(&entry.data)?) };
+            // What a command answered was told to whoever proposed it; here only its effect counts.
+            let _ = machine.apply(Applied { index: entry.index, term: entry.term }, command)?;
+        }
+    }
+    Ok(())
+}
+
+/// The state may be ahead of the log in one case only: a snapshot (or the founding) was installed and the power
+/// went before the log forgot what it replaced. Then the log is told now.
+fn agree(log: &mut dyn LogStore, state: &dyn StateStore) -> Result<()> {
+    let applied = state.applied();
+    if applied.index + 1 < log.first_index() {
+        return Err(Error::corrupt(format!(
+            "the state ends at entry {} but the log begins only at {}: the data directory is damaged; run `pinfold state cleanup` and join again",
+            applied.index,
+            log.first_index()
+        )));
+    }
+    if applied.index <= log.last_index() {
+        return Ok(());
+    }
+    let mut hard_state = log.hard_state()?;
+    if hard_state.term < applied.term {
+        (hard_state.term, hard_state.vote) = (applied.term, 0);
+    }
+    hard_state.commit = hard_state.commit.max(applied.index);
+    log.append(LogBatch { hard_state: Some(hard_state), reset_to: Some(applied), ..LogBatch::default() })
+}

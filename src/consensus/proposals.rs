@@ -1,0 +1,264 @@
+//! Commands on their way: from a proposer's hand to the answer.
+//!
+//! Every proposal carries an id that its proposer chose at random (eight bytes in the entry's context). The
+//! leader may lose its office, or its answer may get lost on the way back, after the entry is already in
+//! other logs; the proposer then asks the next leader again *with the same id*, and this table recognises
+//! it: still in the log ([`Proposals::logged`]), or applied lately ([`MAX_RECENT`]). So a retry does not
+//! become a second entry.
+//!
+//! The memory of ids is this process's own: it is refilled from the tail of the log at start, but a retry that
+//! arrives after [`MAX_RECENT`] further entries, or at a leader that got the entry by snapshot, is committed
+//! twice. That is harmless by the commands' design: each writes a whole record or removes one. What must
+//! never be done is to skip an entry *when applying it* because of this table: peers would differ.
+//!
+//! Deadlines are in ticks, so that the simulator's clock rules them too.
+
+use crate::error::{Error, Result};
+use crate::state::Outcome;
+use raft::eraftpb::Entry;
+use std::collections::{HashMap, VecDeque};
+
+/// Where an answer goes: a channel of one. A proposer that went away is no error.
+pub type Reply<T> = async_channel::Sender<Result<T>>;
+
+/// A proposal's id: random per process, then counted up.
+pub type ProposalId = u64;
+
+/// Proposals that may wait for their commit at one time on the leader; more are refused, not queued.
+pub const MAX_WAITING: usize = 8_192;
+/// Ids of applied entries that are remembered, to recognise a retry.
+pub const MAX_RECENT: usize = 8_192;
+/// Of those, how many also keep their outcome; an older retry is answered [`Outcome::Done`].
+pub const MAX_OUTCOMES: usize = 512;
+
+/// A command that is committed and applied.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Committed {
+    /// What applying it gave.
+    pub outcome: Outcome,
+    /// Where it is in the log: a peer that has applied this index has it.
+    pub index: u64,
+}
+
+struct Waiting {
+    replies: Vec<Reply<Committed>>,
+    deadline: u64,
+}
+
+/// What became of the offer of a proposal.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// New: it must be proposed.
+    New,
+    /// Known: it is answered, or will be when its entry is applied.
+    Known,
+}
+
+/// The table.
+#[derive(Default)]
+pub struct Proposals {
+    waiting: HashMap<ProposalId, Waiting>,
+    in_log: HashMap<ProposalId, u64>,
+    log_order: VecDeque<(u64, ProposalId)>,
+    recent: HashMap<ProposalId, (u64, Option<Result<Outcome>>)>,
+    recent_order: VecDeque<ProposalId>,
+}
+
+impl Proposals {
+    /// Takes a waiter for the proposal; answers it at once when the id was applied lately or there is no room.
+    pub fn admit(&mut self, id: ProposalId, reply: Reply<Committed>, deadline: u64) -> Admission {
+        if let Some((index, outcome)) = self.recent.get(&id) {
+            let outcome = outcome.clone().unwrap_or(Ok(Outcome::Done));
+            let _ = reply.try_send(outcome.map(|outcome| Committed { outcome, index: *index }));
+            return Admission::Known;
+        }
+        if let Some(waiting) = self.waiting.get_mut(&id) {
+            waiting.replies.push(reply);
+            waiting.deadline = deadline;
+            return Admission::Known;
+        }
+        if self.waiting.len() >= MAX_WAITING {
+            let _ = reply.try_send(Err(Error::unavailable(format!(
+                "{MAX_WAITING} changes are already waiting to be committed: try again later"
+            ))));
+            return Admission::Known;
+        }
+        self.waiting.insert(id, Waiting { replies: vec![reply], deadline });
+        if self.in_log.contains_key(&id) {
+            Admission::Known
+        } else {
+            Admission::New
+        }
+    }
+
+    /// Answers one proposal with an error and forgets it.
+    pub fn refuse(&mut self, id: ProposalId, error: &Error) {
+        if let Some(waiting) = self.waiting.remove(&id) {
+            answer(waiting, &Err(error.clone()));
+        }
+    }
+
+    /// Notes entries that are now in our log; they replace everything from the first one's index on.
+    pub fn logged(&mut self, entries: &[Entry]) {
+        let Some(first) = entries.first() else { return };
+        while self.log_order.back().is_some_and(|(index, _)| *index >= first.index) {
+            if let Some((_, id)) = self.log_order.pop_back() {
+                self.in_log.remove(&id);
+            }
+        }
+        for entry in entries {
+            if let Some(id) = id_of(&entry.context) {
+                self.in_log.insert(id, entry.index);
+                self.log_order.push_back((entry.index, id));
+            }
+        }
+    }
+
+    /// An entry was applied: answers whoever waits for it and remembers it.
+    pub fn applied(&mut self, id: ProposalId, index: u64, outcome: Result<Outcome>) {
+        while self.log_order.front().is_some_and(|(i, _)| *i <= index) {
+            if let Some((_, id)) = self.log_order.pop_front() {
+                self.in_log.remove(&id);
+            }
+        }
+        match self.waiting.remove(&id) {
+            Some(waiting) => {
+                self.remember(id, index, Some(outcome.clone()));
+                answer(waiting, &outcome.map(|outcome| Committed { outcome, index }));
+            }
+            None => self.remember(id, index, Some(outcome)),
+        }
+    }
+
+    /// Remembers an id found in the applied part of the log at start, whose outcome nobody knows any more.
+    pub fn remember_old(&mut self, id: ProposalId, index: u64) {
+        self.remember(id, index, None);
+    }
+
+    fn remember(&mut self, id: ProposalId, index: u64, outcome: Option<Result<Outcome>>) {
+        if self.recent.insert(id, (index, outcome)).is_none() {
+            self.recent_order.push_back(id);
+        }
+        if self.recent_order.len() > MAX_RECENT {
+            if let Some(old) = self.recent_order.pop_front() {
+                self.recent.remove(&old);
+            }
+        }
+        if let Some(older) = self.recent_order.len().checked_sub(MAX_OUTCOMES + 1) {
+            if let Some((_, outcome)) = self.recent_order.get(older).and_then(|id| self.recent.get_mut(id)) {
+                *outcome = None;
+            }
+        }
+    }
+
+    /// The log was replaced by a snapshot.
+    pub fn reset_log(&mut self) {
+        self.in_log.clear();
+        self.log_order.clear();
+    }
+
+    /// Answers everyone whose time is over.
+    pub fn expire(&mut self, now: u64) {
+        self.waiting.retain(|_, waiting| {
+            if waiting.deadline > now {
+                return true;
+            }
+            let late = Error::timeout(
+                "the change was not committed in time: no majority of the voters answered, and it may still be committed later",
+            );
+            for reply in &waiting.replies {
+                let _ = reply.try_send(Err(late.clone()));
+            }
+            false
+        });
+    }
+
+    /// Answers everyone with the error: the leader lost its office, or this peer stops.
+    pub fn abandon(&mut self, error: &Error) {
+        for (_, waiting) in self.waiting.drain() {
+            answer(waiting, &Err(error.clone()));
+        }
+    }
+
+    /// How many wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
+fn answer(waiting: Waiting, result: &Result<Committed>) {
+    for reply in waiting.replies {
+        let _ = reply.try_send(result.clone());
+    }
+}
+
+/// The id in an entry's context: its first eight bytes.
+pub fn id_of(context: &[u8]) -> Option<ProposalId> {
+    context.get(..8).map(|b| b.iter().fold(0, |n, b| n << 8 | u64::from(*b)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(index: u64, id: u64) -> Entry {
+        let mut e = Entry { index, ..Default::default() };
+        e.context = id.to_be_bytes().to_vec().into();
+        e
+    }
+
+    #[test]
+    fn a_retry_of_an_applied_command_is_answered_without_a_second_entry() {
+        let mut table = Proposals::default();
+        let (tx, rx) = async_channel::bounded(1);
+        assert_eq!(table.admit(9, tx, 10), Admission::New);
+        table.logged(&[entry(4, 9)]);
+        table.applied(9, 4, Ok(Outcome::Done));
+        assert_eq!(rx.try_recv().unwrap().unwrap().index, 4);
+        let (tx, rx) = async_channel::bounded(1);
+        assert_eq!(table.admit(9, tx, 10), Admission::Known);
+        assert_eq!(rx.try_recv().unwrap().unwrap().index, 4);
+    }
+
+    #[test]
+    fn a_retry_of_an_entry_in_the_log_waits_for_it() {
+        let mut table = Proposals::default();
+        table.logged(&[entry(4, 8), entry(5, 9)]);
+        let (tx, rx) = async_channel::bounded(1);
+        assert_eq!(table.admit(9, tx, 10), Admission::Known);
+        table.applied(8, 4, Ok(Outcome::Done));
+        table.applied(9, 5, Err(Error::not_found("no")));
+        assert_eq!(rx.try_recv().unwrap().unwrap_err().kind(), crate::Kind::NotFound);
+    }
+
+    #[test]
+    fn an_overwritten_entry_is_forgotten() {
+        let mut table = Proposals::default();
+        table.logged(&[entry(4, 8), entry(5, 9)]);
+        table.logged(&[entry(5, 7)]);
+        let (tx, _rx) = async_channel::bounded(1);
+        assert_eq!(table.admit(9, tx, 10), Admission::New);
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut table = Proposals::default();
+        for n in 0..3 * MAX_RECENT as u64 {
+            table.applied(n, n, Ok(Outcome::Done));
+        }
+        assert_eq!(table.recent.len(), MAX_RECENT);
+        assert_eq!(table.recent.values().filter(|(_, o)| o.is_some()).count(), MAX_OUTCOMES);
+    }
+
+    #[test]
+    fn time_runs_out() {
+        let mut table = Proposals::default();
+        let (tx, rx) = async_channel::bounded(1);
+        table.admit(1, tx, 5);
+        table.expire(4);
+        assert!(rx.try_recv().is_err());
+        table.expire(5);
+        assert_eq!(rx.try_recv().unwrap().unwrap_err().kind(), crate::Kind::Timeout);
+        assert_eq!(table.waiting(), 0);
+    }
+}

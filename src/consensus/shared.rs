@@ -1,0 +1,162 @@
+//! What the pump shows to everyone else: status, members, and the stream of events.
+//!
+//! Written by the pump's thread alone, the status after each turn, the members as soon as they change; read by
+//! anybody without waiting for it.
+
+use super::driver::Driver;
+use super::snapshot::ConfHistory;
+use super::Status;
+use crate::error::Error;
+use crate::state::{Event, Member, RaftId};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Events that one subscriber may be behind; beyond, [`Event::Replaced`] stands for all.
+pub const EVENTS: usize = 4_096;
+
+/// A lock whose poisoning does not matter: what is inside is replaced as a whole.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Subscriber {
+    events: async_channel::Sender<Event>,
+    /// It missed events and must be told so as soon as there is room.
+    lost: bool,
+}
+
+impl Subscriber {
+    /// Whether it is still there.
+    fn tell(&mut self, events: &[Event]) -> bool {
+        if self.lost && !self.offer(Event::Replaced) {
+            return !self.events.is_closed();
+        }
+        self.lost = false;
+        for event in events {
+            if !self.offer(event.clone()) {
+                self.lost = true;
+                break;
+            }
+        }
+        !self.events.is_closed()
+    }
+
+    fn offer(&self, event: Event) -> bool {
+        self.events.try_send(event).is_ok()
+    }
+}
+
+/// See the module.
+pub(super) struct Shared {
+    status: Mutex<Status>,
+    members: Mutex<Arc<Vec<Member>>>,
+    watchers: Mutex<Vec<async_channel::Sender<()>>>,
+    subscribers: Mutex<Vec<Subscriber>>,
+    ended: Mutex<Option<Error>>,
+    pub(super) history: Arc<Mutex<ConfHistory>>,
+    /// Turns of the driver so far: it stands still when the driver does.
+    pub(super) beats: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn new(driver: &Driver) -> Self {
+        Shared {
+            status: Mutex::new(driver.status()),
+            members: Mutex::new(Arc::new(by_peer(driver.members()))),
+            watchers: Mutex::default(),
+            subscribers: Mutex::default(),
+            ended: Mutex::default(),
+            history: driver.history(),
+            beats: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn status(&self) -> Status {
+        lock(&self.status).clone()
+    }
+
+    pub(super) fn members(&self) -> Arc<Vec<Member>> {
+        lock(&self.members).clone()
+    }
+
+    /// Why nothing is answered any more, if so.
+    pub(super) fn ended(&self) -> Option<Error> {
+        lock(&self.ended).clone()
+    }
+
+    /// A channel that is closed at the next change of leader, membership or end.
+    pub(super) fn watch(&self) -> async_channel::Receiver<()> {
+        let (sender, receiver) = async_channel::bounded(1);
+        let mut watchers = lock(&self.watchers);
+        watchers.retain(|w| !w.is_closed());
+        watchers.push(sender);
+        receiver
+    }
+
+    /// Shows the driver's present; wakes watchers when something they wait for changed.
+    pub(super) fn publish(&self, driver: &Driver) {
+        self.beats.fetch_add(1, Ordering::Relaxed);
+        let new = driver.status();
+        let mut status = lock(&self.status);
+        if *status == new {
+            return;
+        }
+        let woken = status.leader != new.leader || status.removed != new.removed || status.term != new.term;
+        *status = new;
+        drop(status);
+        if woken {
+            lock(&self.watchers).clear();
+        }
+    }
+
+    /// Shows the members, in the middle of a turn: the events and answers that follow must find them.
+    pub(super) fn show_members(&self, now: &BTreeMap<RaftId, Member>) {
+        let changed = {
+            let mut members = lock(&self.members);
+            let changed =
+                members.len() != now.len() || members.iter().any(|m| now.get(&m.raft_id) != Some(m));
+            if changed {
+                *members = Arc::new(by_peer(now));
+            }
+            changed
+        };
+        if changed {
+            lock(&self.watchers).clear();
+        }
+    }
+
+    pub(super) fn fail(&self, error: &Error) {
+        lock(&self.status).failed = Some(error.message().to_owned());
+    }
+
+    pub(super) fn end(&self, error: &Error) {
+        *lock(&self.ended) = Some(error.clone());
+        lock(&self.status).leader = None;
+        lock(&self.watchers).clear();
+        lock(&self.subscribers).clear();
+    }
+
+    pub(super) fn subscribe(&self) -> async_channel::Receiver<Event> {
+        let (events, receiver) = async_channel::bounded(EVENTS);
+        if self.ended().is_none() {
+            lock(&self.subscribers).push(Subscriber { events, lost: false });
+        }
+        receiver
+    }
+
+    pub(super) fn emit(&self, events: Vec<Event>) {
+        lock(&self.subscribers).retain_mut(|s| s.tell(&events));
+    }
+
+    /// Tells those that lost events and have room now.
+    pub(super) fn remind(&self) {
+        lock(&self.subscribers).retain_mut(|s| s.tell(&[]));
+    }
+}
+
+fn by_peer(members: &BTreeMap<RaftId, Member>) -> Vec<Member> {
+    let mut members: Vec<Member> = members.values().cloned().collect();
+    members.sort_by_key(|m| m.peer_id);
+    members
+}
