@@ -1,0 +1,98 @@
+//! Garbage collection: mark what pins reach, forget the rest, give the space back.
+//!
+//! Writers go on all the while. What they put, and what running pins come across, is protected by the store itself;
+//! the removal of each small batch is one step of the store's writer. When a pinned DAG turns out to be incomplete,
+//! nothing is collected: below a missing block nobody knows what is alive.
+
+use super::blocks::{BlockStore, Hash};
+use super::pins::Pins;
+use super::walk::Walk;
+use crate::error::{Error, Result};
+use crate::ipfs::unixfs::hash::RAW;
+use crate::runtime;
+use crate::state::PinMode;
+use cid::Cid;
+
+/// Blocks looked at in one step of the sweep.
+const SWEEP: usize = 1_000;
+/// Pins read at once.
+const PIN_PAGE: usize = 1_000;
+
+/// Ends the collection's protection however the collection ends.
+struct Collecting(BlockStore);
+
+impl Drop for Collecting {
+    fn drop(&mut self) {
+        self.0.end_collection();
+    }
+}
+
+/// Collects; every removed block is sent to `removed` (as Kubo does: the codec is not known any more, so as raw).
+pub(super) async fn collect(
+    store: BlockStore,
+    pins: Pins,
+    removed: async_channel::Sender<Result<Cid>>,
+) -> Result<()> {
+    store.begin_collection()?;
+    let _collecting = Collecting(store.clone());
+    store.commit().await?;
+    let mut live = mark(&store, &pins).await?;
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let reader = store.clone();
+        let (mut dead, last, walk) = runtime::unblock(move || {
+            let page = reader.hashes(after.as_deref(), SWEEP)?;
+            let last = page.last().map(Hash::to_bytes);
+            let dead: Vec<Hash> = page.into_iter().filter(|hash| !live.has_visited(hash)).collect();
+            Ok::<_, Error>((dead, last, live))
+        })
+        .await?;
+        live = walk;
+        if !dead.is_empty() {
+            dead = store.remove(dead).await?;
+        }
+        for hash in dead {
+            // Nobody listens any more: the work is done all the same.
+            let _ = removed.send(Ok(Cid::new_v1(RAW, hash))).await;
+        }
+        match last {
+            Some(last) => after = Some(last),
+            None => break,
+        }
+    }
+    store.compact().await
+}
+
+/// Everything that a pin reaches.
+async fn mark(store: &BlockStore, pins: &Pins) -> Result<Walk> {
+    let mut live = Walk::new();
+    let mut after = None;
+    loop {
+        let (reader, from) = (pins.clone(), after);
+        let page = runtime::unblock(move || reader.page(from.as_ref(), PIN_PAGE)).await?;
+        let Some((last, _)) = page.last() else { return Ok(live) };
+        after = Some(*last);
+        for (root, mode) in page {
+            if mode == PinMode::Direct {
+                // Marked in a walk of its own kind: a direct pin must not stop a recursive one from being followed.
+                live.mark(&Cid::new_v1(RAW, *root.hash()));
+                continue;
+            }
+            live.begin(root);
+            while live.waits() {
+                let reader = store.clone();
+                let (walk, missing) = runtime::unblock(move || {
+                    let missing = live.advance(&reader, None, 1);
+                    (live, missing)
+                })
+                .await;
+                live = walk;
+                if let Some(cid) = missing?.first() {
+                    return Err(Error::corrupt(format!(
+                        "nothing was collected: the pinned {root} lacks its block {cid}; recover that pin first"
+                    )));
+                }
+            }
+        }
+    }
+}
