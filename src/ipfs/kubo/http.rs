@@ -1,0 +1,629 @@
+//! HTTP towards Kubo: a small bounded pool of connections, and answers that are read with limits.
+//!
+//! hyper's HTTP/1 client over smol streams. A connection belongs to one call at a time; it returns to the pool
+//! only when the answer was read to its end, and is closed when the call is dropped, which is how
+//! Kubo learns that nobody waits any more (it then stops fetching for an abandoned pin). Every wait
+//! has a limit given by the caller, every body and line has a greatest size, and a daemon that is down is
+//! asked less often ([`QUICK_FAILURES`]). Nothing that Kubo answers is trusted to be what it should be.
+
+use crate::error::{Error, Kind, Result};
+use crate::runtime;
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::header;
+use hyper::{Method, Request, Response, StatusCode};
+use libp2p::{multiaddr::Protocol, Multiaddr};
+use serde::de::DeserializeOwned;
+use serde::Deserialize;
+use smol::io::{AsyncRead, AsyncWrite};
+use smol::lock::{Semaphore, SemaphoreGuardArc};
+use smol::Task;
+use smol_hyper::rt::FuturesIo;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Connections to the daemon at the same time; further calls wait in line.
+pub const MAX_CONNECTIONS: usize = 64;
+/// Idle connections that are kept for the next call.
+pub const MAX_IDLE: usize = 8;
+/// How long a kept connection may take to see the end of its last answer.
+const SETTLE_TIME: Duration = Duration::from_millis(100);
+/// An idle connection older than this is not used again: the daemon may be closing it.
+pub const IDLE_TIME: Duration = Duration::from_secs(20);
+/// A connection must be made within this time.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Failures to reach the daemon in a row after which calls are spread out.
+pub const QUICK_FAILURES: u32 = 10;
+/// Distance of calls while the daemon is down.
+pub const SLOW_CALLS: Duration = Duration::from_secs(1);
+/// A call that would have to wait longer than this for its turn fails at once.
+pub const LONGEST_QUEUE: Duration = Duration::from_secs(30);
+/// Largest answer that is read as one JSON value, bytes.
+pub const MAX_JSON: usize = 8 << 20;
+/// Longest line of a streamed answer, bytes.
+pub const MAX_LINE: usize = 256 << 10;
+/// Most bytes of an error answer that are read.
+pub const MAX_ERROR: usize = 64 << 10;
+/// Most characters of a daemon's own words in one of our sentences.
+const MAX_QUOTE: usize = 300;
+/// Largest head of an answer, and hyper's read buffer, bytes.
+const READ_BUFFER: usize = 64 << 10;
+/// Most header lines of an answer.
+const MAX_HEADERS: usize = 64;
+
+/// Where the daemon listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Address {
+    Tcp(String, u16),
+    Unix(PathBuf),
+}
+
+trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
+
+/// One connection and the task that drives it; dropping it closes the socket.
+struct Connection {
+    sender: http1::SendRequest<Full<Bytes>>,
+    _driver: Task<()>,
+}
+
+/// Failures in a row, and when the next call may go out.
+#[derive(Default)]
+struct Gate {
+    failures: u32,
+    next: Option<Instant>,
+}
+
+/// The HTTP client of one daemon.
+pub(super) struct Client {
+    address: Address,
+    /// As configured, for sentences.
+    shown: String,
+    /// `Host` header.
+    authority: String,
+    idle: Mutex<Vec<(Instant, Connection)>>,
+    slots: Arc<Semaphore>,
+    gate: Mutex<Gate>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Plain data that every operation leaves consistent; a panic elsewhere aborts the process anyway.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn address_of(node: &Multiaddr) -> Result<(Address, String)> {
+    let bad = |why: &str| {
+        Error::invalid(format!(
+            "ipfs_connector.ipfshttp.node_multiaddress: {node} {why}; \
+             use an address like /ip4/127.0.0.1/tcp/5001, /dns4/kubo/tcp/5001 or /unix/run/kubo.sock"
+        ))
+    };
+    let mut parts = node.iter();
+    let host = match parts.next() {
+        Some(Protocol::Ip4(ip)) => ip.to_string(),
+        Some(Protocol::Ip6(ip)) => ip.to_string(),
+        Some(Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name)) => name.to_string(),
+        Some(Protocol::Unix(path)) => {
+            let path = PathBuf::from(format!("/{}", path.trim_start_matches('/')));
+            return Ok((Address::Unix(path), "localhost".into()));
+        }
+        _ => return Err(bad("does not begin with an IP address, a name or a socket")),
+    };
+    let Some(Protocol::Tcp(port)) = parts.next() else {
+        return Err(bad("has no TCP port"));
+    };
+    match parts.next() {
+        None | Some(Protocol::Http) => {}
+        Some(Protocol::Https) => return Err(bad("asks for https, which this connector does not speak")),
+        Some(_) => return Err(bad("continues after the port")),
+    }
+    let authority = match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    };
+    Ok((Address::Tcp(host, port), authority))
+}
+
+impl Client {
+    pub(super) fn new(node: &Multiaddr) -> Result<Arc<Client>> {
+        let (address, authority) = address_of(node)?;
+        Ok(Arc::new(Client {
+            address,
+            shown: node.to_string(),
+            authority,
+            idle: Mutex::default(),
+            slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            gate: Mutex::default(),
+        }))
+    }
+
+    /// Closes idle connections.
+    pub(super) fn close(&self) {
+        let idle = std::mem::take(&mut *lock(&self.idle));
+        drop(idle);
+    }
+
+    #[cfg(test)]
+    pub(super) fn idle_connections(&self) -> usize {
+        lock(&self.idle).len()
+    }
+
+    /// Calls `/api/v0/<path>` and waits at most `limit` for the head of the answer. An answer other than 200
+    /// becomes an error with the daemon's words.
+    pub(super) async fn call(self: &Arc<Self>, path: &str, limit: Duration) -> Result<Reply> {
+        self.call_with(path, None, limit).await
+    }
+
+    /// The same with a body: its content type and bytes.
+    pub(super) async fn call_with(
+        self: &Arc<Self>,
+        path: &str,
+        body: Option<(String, Bytes)>,
+        limit: Duration,
+    ) -> Result<Reply> {
+        self.wait_for_turn().await?;
+        let work = async {
+            let slot = self.slots.clone().acquire_arc().await;
+            let (response, connection) = self.exchange(path, body.as_ref()).await?;
+            Ok::<_, Error>(Reply {
+                client: self.clone(),
+                path: path.to_string(),
+                response,
+                connection,
+                _slot: slot,
+            })
+        };
+        let answered = smol::future::or(async { Some(work.await) }, async {
+            runtime::sleep(limit).await;
+            None
+        })
+        .await;
+        match answered {
+            Some(Ok(reply)) => {
+                *lock(&self.gate) = Gate::default();
+                reply.checked(limit).await
+            }
+            Some(Err(error)) => {
+                if error.kind() == Kind::Unavailable {
+                    let mut gate = lock(&self.gate);
+                    gate.failures = gate.failures.saturating_add(1);
+                }
+                Err(error)
+            }
+            None => Err(self.silent(path, limit)),
+        }
+    }
+
+    fn silent(&self, path: &str, limit: Duration) -> Error {
+        Error::timeout(format!(
+            "the IPFS daemon at {} did not answer {} within {limit:?}",
+            self.shown,
+            name_of(path)
+        ))
+    }
+
+    /// While the daemon is down, lets calls through one by one.
+    async fn wait_for_turn(&self) -> Result<()> {
+        let now = Instant::now();
+        let at = {
+            let mut gate = lock(&self.gate);
+            if gate.failures <= QUICK_FAILURES {
+                return Ok(());
+            }
+            let at = gate.next.map_or(now, |next| next.max(now));
+            if at > now + LONGEST_QUEUE {
+                return Err(Error::unavailable(format!(
+                    "the IPFS daemon at {} does not answer since {} attempts, and too many calls wait for \
+                     it already; is it running?",
+                    self.shown, gate.failures
+                )));
+            }
+            gate.next = Some(at + SLOW_CALLS);
+            at
+        };
+        runtime::sleep(at.saturating_duration_since(now)).await;
+        Ok(())
+    }
+
+    async fn exchange(
+        &self,
+        path: &str,
+        body: Option<&(String, Bytes)>,
+    ) -> Result<(Response<Incoming>, Connection)> {
+        let kept = self.checkout().await;
+        let reused = kept.is_some();
+        let mut connection = match kept {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        match connection.sender.send_request(self.request(path, body)?).await {
+            Ok(response) => Ok((response, connection)),
+            // The daemon closed an idle connection just now. All calls may be repeated without harm.
+            Err(error) if reused => {
+                log::trace!(target: "ipfshttp", "a kept connection was closed: {error}");
+                let mut connection = self.connect().await?;
+                let sent = connection.sender.send_request(self.request(path, body)?).await;
+                sent.map(|response| (response, connection)).map_err(|e| self.broken(path, &e))
+            }
+            Err(error) => Err(self.broken(path, &error)),
+        }
+    }
+
+    fn request(&self, path: &str, body: Option<&(String, Bytes)>) -> Result<Request<Full<Bytes>>> {
+        let mut request = Request::builder()
+            .method(Method::POST)
+            .uri(format!("/api/v0/{path}"))
+            .header(header::HOST, &self.authority)
+            .header(header::USER_AGENT, concat!("pinfold/", env!("CARGO_PKG_VERSION")));
+        let mut bytes = Bytes::new();
+        if let Some((kind, body)) = body {
+            request = request.header(header::CONTENT_TYPE, kind);
+            bytes = body.clone();
+        }
+        request
+            .body(Full::new(bytes))
+            .map_err(|e| Error::invalid(format!("cannot ask the IPFS daemon for {path:?}: {e}")))
+    }
+
+    fn broken(&self, path: &str, error: &hyper::Error) -> Error {
+        let why = match error.is_parse() {
+            true => format!("it answers something that is not HTTP ({error}); is this Kubo's RPC API?"),
+            false => format!("{}; is it running?", cause(error)),
+        };
+        Error::unavailable(format!(
+            "the IPFS daemon at {} broke the connection during {}: {why}",
+            self.shown,
+            name_of(path)
+        ))
+    }
+
+    async fn connect(&self) -> Result<Connection> {
+        let connect = async {
+            let socket: Box<dyn Socket> = match &self.address {
+                Address::Tcp(host, port) => {
+                    let stream = smol::net::TcpStream::connect((host.as_str(), *port)).await?;
+                    // Requests are small and wait for their answer.
+                    stream.set_nodelay(true)?;
+                    Box::new(stream)
+                }
+                Address::Unix(path) => Box::new(smol::net::unix::UnixStream::connect(path).await?),
+            };
+            std::io::Result::Ok(socket)
+        };
+        let slow = async {
+            runtime::sleep(CONNECT_TIMEOUT).await;
+            Err(std::io::Error::new(
+                std::io::ErrorKind::TimedOut,
+                format!("no connection within {CONNECT_TIMEOUT:?}"),
+            ))
+        };
+        let socket = smol::future::or(connect, slow).await.map_err(|error| {
+            let why = match error.kind() {
+                std::io::ErrorKind::ConnectionRefused => "connection refused".to_string(),
+                _ => error.to_string(),
+            };
+            Error::unavailable(format!(
+                "the IPFS daemon at {} does not answer: {why}; is it running?",
+                self.shown
+            ))
+        })?;
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(READ_BUFFER)
+            .max_headers(MAX_HEADERS)
+            .handshake(FuturesIo::new(socket))
+            .await
+            .map_err(|e| self.broken("the handshake", &e))?;
+        let driver = runtime::spawn(async move {
+            // Its errors reach the call through the answer.
+            let _ = connection.await;
+        });
+        Ok(Connection { sender, _driver: driver })
+    }
+
+    /// A kept connection that takes a request. One that was put back a moment ago may still have to see the end of
+    /// its last answer: that is waited for, it takes less than a new connection.
+    async fn checkout(&self) -> Option<Connection> {
+        loop {
+            let (since, mut connection) = lock(&self.idle).pop()?;
+            if since.elapsed() >= IDLE_TIME || connection.sender.is_closed() {
+                continue;
+            }
+            let ready = smol::future::or(async { connection.sender.ready().await.is_ok() }, async {
+                runtime::sleep(SETTLE_TIME).await;
+                false
+            });
+            if ready.await {
+                return Some(connection);
+            }
+        }
+    }
+
+    fn put_back(&self, connection: Connection) {
+        let mut idle = lock(&self.idle);
+        idle.retain(|(since, c)| since.elapsed() < IDLE_TIME && !c.sender.is_closed());
+        if idle.len() < MAX_IDLE {
+            idle.push((Instant::now(), connection));
+        }
+    }
+}
+
+/// The command in a path, for sentences: `pin/add?arg=…` is `pin/add`.
+fn name_of(path: &str) -> &str {
+    path.split('?').next().unwrap_or(path)
+}
+
+/// The innermost reason of an error.
+fn cause(error: &hyper::Error) -> String {
+    let mut inner: &dyn std::error::Error = error;
+    while let Some(next) = inner.source() {
+        inner = next;
+    }
+    inner.to_string()
+}
+
+/// A daemon's own words, shortened and without anything that does not belong on one line.
+fn quote(text: &str) -> String {
+    let mut quoted: String =
+        text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_QUOTE).collect();
+    if quoted.is_empty() {
+        quoted.push_str("(no message)");
+    }
+    quoted
+}
+
+/// Kubo's error answer.
+#[derive(Deserialize)]
+struct Refusal {
+    #[serde(rename = "Message")]
+    message: String,
+}
+
+/// The error for a daemon's words, its kind told by them as far as they tell.
+fn refusal(path: &str, status: u16, words: &str) -> Error {
+    let text = format!("IPFS error ({path}). Code: {status}. Message: {}", quote(words));
+    if words.contains("deadline exceeded") {
+        Error::timeout(text)
+    } else if words.contains("no link named") || words.contains("not found locally") {
+        Error::not_found(text)
+    } else {
+        Error::ipfs(text)
+    }
+}
+
+/// An answer whose head has come and is 200.
+pub(super) struct Reply {
+    client: Arc<Client>,
+    path: String,
+    response: Response<Incoming>,
+    connection: Connection,
+    _slot: SemaphoreGuardArc,
+}
+
+impl Reply {
+    async fn checked(self, limit: Duration) -> Result<Reply> {
+        let status = self.response.status();
+        if status == StatusCode::OK {
+            return Ok(self);
+        }
+        let path = self.path.clone();
+        let text = match self.bytes(MAX_ERROR, limit).await {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                return Err(error.context(format!("IPFS error ({path}). Code: {}", status.as_u16())))
+            }
+        };
+        if let Ok(Refusal { message }) = serde_json::from_slice(&text) {
+            return Err(refusal(&path, status.as_u16(), &message));
+        }
+        let words = String::from_utf8_lossy(&text);
+        Err(Error::ipfs(format!(
+            "IPFS error ({path}). Code: {}. Message: {}; is this Kubo's RPC API?",
+            status.as_u16(),
+            quote(&words)
+        )))
+    }
+
+    /// The next piece of the body, within `limit`; `None` at its good end. An error that Kubo reports
+    /// after the body (trailer `X-Stream-Error`) is an error.
+    pub(super) async fn chunk(&mut self, limit: Duration) -> Result<Option<Bytes>> {
+        loop {
+            let frame = smol::future::or(async { Ok(self.response.body_mut().frame().await) }, async {
+                runtime::sleep(limit).await;
+                Err(())
+            })
+            .await;
+            match frame {
+                Err(()) => return Err(self.client.silent(&self.path, limit)),
+                Ok(None) => return Ok(None),
+                Ok(Some(Err(error))) => return Err(self.client.broken(&self.path, &error)),
+                Ok(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) if data.is_empty() => {}
+                    Ok(data) => return Ok(Some(data)),
+                    Err(frame) => {
+                        if let Ok(trailers) = frame.into_trailers() {
+                            if let Some(words) = trailers.get("x-stream-error") {
+                                let words = String::from_utf8_lossy(words.as_bytes());
+                                return Err(refusal(&self.path, 200, &words));
+                            }
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    /// The body is read to its end: the connection may serve the next call.
+    fn done(self) {
+        let Reply { client, connection, .. } = self;
+        client.put_back(connection);
+    }
+
+    /// The whole body, at most `max` bytes.
+    pub(super) async fn bytes(mut self, max: usize, limit: Duration) -> Result<Bytes> {
+        let deadline = Instant::now() + limit;
+        let mut all = BytesMut::new();
+        while let Some(chunk) = self.chunk(deadline.saturating_duration_since(Instant::now())).await? {
+            if all.len() + chunk.len() > max {
+                return Err(Error::ipfs(format!(
+                    "the IPFS daemon at {} answers {} with more than {max} bytes; is this Kubo's RPC API?",
+                    self.client.shown,
+                    name_of(&self.path)
+                )));
+            }
+            all.extend_from_slice(&chunk);
+        }
+        self.done();
+        Ok(all.freeze())
+    }
+
+    /// The whole body as one JSON value.
+    pub(super) async fn json<T: DeserializeOwned>(self, limit: Duration) -> Result<T> {
+        let (client, path) = (self.client.clone(), self.path.clone());
+        let bytes = self.bytes(MAX_JSON, limit).await?;
+        serde_json::from_slice(&bytes).map_err(|e| client.nonsense(&path, &bytes, &e))
+    }
+
+    /// The body as one JSON value per line.
+    pub(super) fn lines(self) -> Lines {
+        Lines { reply: Some(self), buffer: BytesMut::new(), scanned: 0 }
+    }
+}
+
+impl Client {
+    fn nonsense(&self, path: &str, bytes: &[u8], error: &serde_json::Error) -> Error {
+        let start = &bytes[..bytes.len().min(MAX_QUOTE)];
+        Error::ipfs(format!(
+            "the IPFS daemon at {} answers {} with something that is not understood ({error}): {}; \
+             is this Kubo's RPC API?",
+            self.shown,
+            name_of(path),
+            quote(&String::from_utf8_lossy(start))
+        ))
+    }
+}
+
+/// A streamed answer: one JSON value per line.
+pub(super) struct Lines {
+    /// Absent after the good end.
+    reply: Option<Reply>,
+    buffer: BytesMut,
+    /// Bytes of the buffer that hold no line end.
+    scanned: usize,
+}
+
+impl Lines {
+    /// The next value, within `limit`; `None` at the good end.
+    pub(super) async fn next<T: DeserializeOwned>(&mut self, limit: Duration) -> Result<Option<T>> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(line) = self.line() {
+                if line.iter().all(u8::is_ascii_whitespace) {
+                    continue;
+                }
+                return self.parse(&line).map(Some);
+            }
+            let Some(reply) = self.reply.as_mut() else { return Ok(None) };
+            if self.buffer.len() > MAX_LINE {
+                return Err(Error::ipfs(format!(
+                    "the IPFS daemon at {} answers {} with a line of more than {MAX_LINE} bytes; \
+                     is this Kubo's RPC API?",
+                    reply.client.shown,
+                    name_of(&reply.path)
+                )));
+            }
+            match reply.chunk(deadline.saturating_duration_since(Instant::now())).await? {
+                Some(chunk) => self.buffer.extend_from_slice(&chunk),
+                None => {
+                    // What is left without a line end is the last line.
+                    let last = self.buffer.split().freeze();
+                    self.scanned = 0;
+                    let value = match last.iter().all(u8::is_ascii_whitespace) {
+                        true => None,
+                        false => Some(self.parse(&last)?),
+                    };
+                    if let Some(reply) = self.reply.take() {
+                        reply.done();
+                    }
+                    return Ok(value);
+                }
+            }
+        }
+    }
+
+    fn line(&mut self) -> Option<Bytes> {
+        let found = self.buffer[self.scanned..].iter().position(|b| *b == b'\n');
+        match found {
+            Some(at) => {
+                let line = self.buffer.split_to(self.scanned + at + 1).freeze();
+                self.scanned = 0;
+                Some(line)
+            }
+            None => {
+                self.scanned = self.buffer.len();
+                None
+            }
+        }
+    }
+
+    fn parse<T: DeserializeOwned>(&self, line: &[u8]) -> Result<T> {
+        serde_json::from_slice(line).map_err(|error| match &self.reply {
+            Some(reply) => reply.client.nonsense(&reply.path, line, &error),
+            None => Error::ipfs(format!("an answer of the IPFS daemon is not understood: {error}")),
+        })
+    }
+}
+
+/// `name=value` for a query, the value escaped.
+pub(super) fn arg(name: &str, value: &str) -> String {
+    let mut out = format!("{name}=");
+    for byte in value.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' | b':' => {
+                out.push(char::from(byte));
+            }
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_or_refused_with_the_fix() {
+        let read = |text: &str| address_of(&text.parse().expect(text));
+        let (address, authority) = read("/ip4/127.0.0.1/tcp/5001").expect("ip4");
+        assert_eq!((address, authority), (Address::Tcp("127.0.0.1".into(), 5001), "127.0.0.1:5001".into()));
+        assert_eq!(read("/ip6/::1/tcp/5001").expect("ip6").1, "[::1]:5001");
+        assert_eq!(read("/dns4/kubo/tcp/80/http").expect("dns").1, "kubo:80");
+        let (address, _) =
+            read("/unix/run%2Fkubo.sock").or_else(|_| read("/unix//run/kubo.sock")).expect("unix");
+        assert!(matches!(address, Address::Unix(_)));
+        for bad in ["/ip4/127.0.0.1", "/ip4/127.0.0.1/udp/5001", "/ip4/1.2.3.4/tcp/1/https", "/tcp/5001"] {
+            let error = read(bad).expect_err(bad);
+            assert_eq!(error.kind(), crate::Kind::Invalid);
+            assert!(
+                error.message().contains("node_multiaddress") && error.message().contains(bad),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn values_cannot_leave_their_place_in_a_query() {
+        assert_eq!(arg("arg", "/ipfs/Qm/a b&c=d#e?%\n"), "arg=/ipfs/Qm/a%20b%26c%3Dd%23e%3F%25%0A");
+        assert_eq!(arg("arg", "ü"), "arg=%C3%BC");
+    }
+
+    #[test]
+    fn a_quote_is_one_short_line() {
+        assert_eq!(quote("  a\r\nb\t "), "a  b");
+        assert_eq!(quote(&"x".repeat(10_000)).len(), MAX_QUOTE);
+        assert_eq!(quote("\n"), "(no message)");
+    }
+}
