@@ -1,0 +1,586 @@
+//! The one table of commands and flags.
+//!
+//! Everything that knows what the command line looks like reads it from here: the normalising pass,
+//! the help texts, `commands`, and later man pages and completions. The typed structs of
+//! [`super::args`] repeat only the names; a test walks this table and parses every flag, so the two
+//! cannot drift apart.
+//!
+//! One executable has three *faces*, chosen by the name it is started under: `pinfold` shows
+//! everything, `ipfs-cluster-service` and `ipfs-cluster-ctl` show what the programs of that name
+//! show. A command or flag belongs to the faces it lists, and never appears on another one: scripts
+//! that compare the output of `ipfs-cluster-ctl commands` must see no surprise.
+
+use super::face::Face;
+
+/// Which faces show a command or flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Faces(u8);
+
+impl Faces {
+    /// `pinfold` only.
+    pub const P: Faces = Faces(1);
+    /// `ipfs-cluster-service` only.
+    pub const S: Faces = Faces(2);
+    /// `ipfs-cluster-ctl` only.
+    pub const C: Faces = Faces(4);
+    /// `pinfold` and `ipfs-cluster-service`.
+    pub const PS: Faces = Faces(3);
+    /// `pinfold` and `ipfs-cluster-ctl`.
+    pub const PC: Faces = Faces(5);
+    /// All three.
+    pub const ALL: Faces = Faces(7);
+
+    /// Whether `face` is among them.
+    pub fn has(self, face: Face) -> bool {
+        let bit = match face {
+            Face::Pinfold => 1,
+            Face::Service => 2,
+            Face::Ctl => 4,
+        };
+        self.0 & bit != 0
+    }
+}
+
+/// Where a command does its work; global flags belong to one side or to both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// In this process, on a folder.
+    Local,
+    /// At a peer, over HTTP.
+    Client,
+    /// Either.
+    Both,
+}
+
+/// Names every command that can run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // the names are the documentation
+pub enum Cmd {
+    Init,
+    Daemon,
+    Up,
+    Join,
+    Invite,
+    StateExport,
+    StateImport,
+    StateCleanup,
+    Version,
+    PeerVersion,
+    Id,
+    PeersLs,
+    PeersRm,
+    Add,
+    PinAdd,
+    PinRm,
+    PinUpdate,
+    PinLs,
+    Status,
+    Sync,
+    Recover,
+    HealthGraph,
+    HealthMetrics,
+    HealthAlerts,
+    HealthBandwidth,
+    IpfsGc,
+    Get,
+    Cat,
+    Ls,
+    Commands,
+    Help,
+    /// A group such as `pin`, which only shows its help.
+    Group,
+}
+
+/// A flag.
+#[derive(Clone, Copy, Debug)]
+pub struct Flag {
+    /// The long name, without dashes. This is the name the typed structs know.
+    pub long: &'static str,
+    /// Other names, one letter or more, without dashes.
+    pub aliases: &'static [&'static str],
+    /// What its value is called in the help; `None` for a switch.
+    pub value: Option<&'static str>,
+    /// Whether every occurrence counts; otherwise the last one does.
+    pub repeats: bool,
+    /// The default as shown in the help; empty for none.
+    pub default: &'static str,
+    /// The environment variable that stands in for it; empty for none.
+    pub env: &'static str,
+    /// One line for a person.
+    pub help: &'static str,
+    /// Accepted, not shown.
+    pub hidden: bool,
+}
+
+impl Flag {
+    /// A flag without a value.
+    pub const fn switch(long: &'static str, aliases: &'static [&'static str], help: &'static str) -> Flag {
+        Flag { long, aliases, value: None, repeats: false, default: "", env: "", help, hidden: false }
+    }
+
+    /// A flag with a value.
+    pub const fn value(
+        long: &'static str,
+        aliases: &'static [&'static str],
+        value: &'static str,
+        help: &'static str,
+    ) -> Flag {
+        Flag { long, aliases, value: Some(value), repeats: false, default: "", env: "", help, hidden: false }
+    }
+
+    const fn or(mut self, default: &'static str) -> Flag {
+        self.default = default;
+        self
+    }
+
+    const fn env(mut self, env: &'static str) -> Flag {
+        self.env = env;
+        self
+    }
+
+    const fn many(mut self) -> Flag {
+        self.repeats = true;
+        self
+    }
+
+    const fn hidden(mut self) -> Flag {
+        self.hidden = true;
+        self
+    }
+
+    /// Whether `name` (without dashes) means this flag.
+    pub fn is(&self, name: &str) -> bool {
+        self.long == name || self.aliases.contains(&name)
+    }
+}
+
+/// A flag that stands before or after the sub-command.
+#[derive(Clone, Copy, Debug)]
+pub struct Global {
+    /// Who shows it.
+    pub faces: Faces,
+    /// Which commands take it.
+    pub side: Side,
+    /// The flag.
+    pub flag: Flag,
+}
+
+/// A command, or a group of commands.
+#[derive(Clone, Copy, Debug)]
+pub struct Command {
+    /// Which one it is.
+    pub cmd: Cmd,
+    /// Its name.
+    pub name: &'static str,
+    /// Other names.
+    pub aliases: &'static [&'static str],
+    /// Its arguments as shown in the help.
+    pub args: &'static str,
+    /// Fewest arguments.
+    pub min_args: usize,
+    /// Most arguments.
+    pub max_args: usize,
+    /// One line for a person.
+    pub about: &'static str,
+    /// More for a person; may be empty.
+    pub details: &'static str,
+    /// Its own flags.
+    pub flags: &'static [Flag],
+    /// Its sub-commands.
+    pub children: &'static [Command],
+    /// Who shows it.
+    pub faces: Faces,
+    /// Where it works.
+    pub side: Side,
+    /// Accepted, not listed.
+    pub hidden: bool,
+}
+
+const fn command(cmd: Cmd, name: &'static str, faces: Faces, side: Side, about: &'static str) -> Command {
+    Command {
+        cmd,
+        name,
+        aliases: &[],
+        args: "",
+        min_args: 0,
+        max_args: 0,
+        about,
+        details: "",
+        flags: &[],
+        children: &[],
+        faces,
+        side,
+        hidden: false,
+    }
+}
+
+const fn group(
+    name: &'static str,
+    faces: Faces,
+    side: Side,
+    about: &'static str,
+    children: &'static [Command],
+) -> Command {
+    let mut group = command(Cmd::Group, name, faces, side, about);
+    group.children = children;
+    group
+}
+
+impl Command {
+    const fn args(mut self, args: &'static str, min: usize, max: usize) -> Command {
+        self.args = args;
+        self.min_args = min;
+        self.max_args = max;
+        self
+    }
+
+    const fn flags(mut self, flags: &'static [Flag]) -> Command {
+        self.flags = flags;
+        self
+    }
+
+    const fn details(mut self, details: &'static str) -> Command {
+        self.details = details;
+        self
+    }
+
+    const fn aliases(mut self, aliases: &'static [&'static str]) -> Command {
+        self.aliases = aliases;
+        self
+    }
+
+    const fn hidden(mut self) -> Command {
+        self.hidden = true;
+        self
+    }
+
+    /// Whether `word` names this command on `face`.
+    pub fn is(&self, word: &str, face: Face) -> bool {
+        self.faces.has(face) && (self.name == word || self.aliases.contains(&word))
+    }
+}
+
+/// More arguments than any command line can hold: "as many as you like".
+pub const ANY: usize = usize::MAX;
+
+/// The flags that stand before or after every sub-command.
+pub const GLOBALS: &[Global] = &[
+    Global {
+        faces: Faces::P,
+        side: Side::Both,
+        flag: Flag::value("config", &["c"], "FOLDER", "configuration and data folder of the peer")
+            .or("~/.pinfold")
+            .env("IPFS_CLUSTER_PATH"),
+    },
+    Global {
+        faces: Faces::S,
+        side: Side::Both,
+        flag: Flag::value("config", &["c"], "FOLDER", "path to the configuration and data FOLDER")
+            .or("~/.ipfs-cluster")
+            .env("IPFS_CLUSTER_PATH"),
+    },
+    Global {
+        faces: Faces::C,
+        side: Side::Both,
+        flag: Flag::value(
+            "config",
+            &["c"],
+            "FOLDER",
+            "take API address and credentials from this peer's folder",
+        ),
+    },
+    Global {
+        faces: Faces::PS,
+        side: Side::Local,
+        flag: Flag::value(
+            "loglevel",
+            &["l"],
+            "LEVEL",
+            "log level, overall and per facility: info,raft:debug",
+        )
+        .or("info")
+        .env("IPFS_CLUSTER_LOG_LEVEL"),
+    },
+    Global {
+        faces: Faces::PC,
+        side: Side::Client,
+        flag: Flag::value(
+            "host",
+            &["l"],
+            "MULTIADDR",
+            "API address of a peer; several, by comma, are tried in order",
+        )
+        .or("/ip4/127.0.0.1/tcp/9094"),
+    },
+    Global {
+        faces: Faces::C,
+        side: Side::Client,
+        flag: Flag::value(
+            "secret",
+            &[],
+            "HEX",
+            "cluster secret, for API addresses that end in /p2p/<peer id>",
+        ),
+    },
+    Global { faces: Faces::PC, side: Side::Client, flag: Flag::switch("https", &["s"], "use HTTPS") },
+    Global {
+        faces: Faces::PC,
+        side: Side::Client,
+        flag: Flag::switch("no-check-certificate", &[], "do not verify the server's certificate"),
+    },
+    Global {
+        faces: Faces::PC,
+        side: Side::Client,
+        flag: Flag::value("encoding", &["enc"], "FORMAT", "output format: text or json").or("text"),
+    },
+    Global {
+        faces: Faces::PC,
+        side: Side::Client,
+        flag: Flag::value("timeout", &["t"], "SECONDS", "give up on a request after this long; 0 for never")
+            .or("0"),
+    },
+    Global {
+        faces: Faces::PC,
+        side: Side::Client,
+        flag: Flag::value(
+            "basic-auth",
+            &[],
+            "USER[:PASSWORD]",
+            "credentials; turns HTTPS on unless --force-http",
+        )
+        .env("CLUSTER_CREDENTIALS"),
+    },
+    Global {
+        faces: Faces::PC,
+        side: Side::Client,
+        flag: Flag::switch("force-http", &["f"], "send credentials without encryption"),
+    },
+    Global {
+        faces: Faces::S,
+        side: Side::Local,
+        flag: Flag::switch("force", &["f"], "proceed without asking, e.g. overwriting the configuration"),
+    },
+    Global {
+        faces: Faces::ALL,
+        side: Side::Both,
+        flag: Flag::switch("debug", &["d"], "show everything that happens (very verbose)"),
+    },
+];
+
+const NO_STATUS: Flag = Flag::switch("no-status", &["ns"], "print the pin, do not ask for its status");
+const WAIT: Flag = Flag::switch("wait", &["w"], "wait until the pin reached its state everywhere it should");
+const WAIT_LIMIT: Flag =
+    Flag::value("wait-limit", &["wl"], "N", "with --wait, be content with N peers").or("0");
+const WAIT_TIMEOUT: Flag =
+    Flag::value("wait-timeout", &["wt"], "DURATION", "with --wait, how long to wait; 0s for ever").or("0s");
+const NAME: Flag = Flag::value("name", &["n"], "NAME", "a name for the pin");
+const RMIN: Flag =
+    Flag::value("replication-min", &["rmin"], "N", "fewest copies; -1 everywhere, 0 cluster default").or("0");
+const RMAX: Flag =
+    Flag::value("replication-max", &["rmax"], "N", "most copies; -1 everywhere, 0 cluster default").or("0");
+const ALLOCS: Flag =
+    Flag::value("allocations", &["allocs"], "PEERS", "peer ids (comma list) that get a copy before others");
+const EXPIRE_IN: Flag = Flag::value("expire-in", &[], "DURATION", "unpin after this long, like 24h");
+const METADATA: Flag =
+    Flag::value("metadata", &[], "KEY=VALUE", "metadata of the pin; repeat for more").many();
+const LOCAL: Flag = Flag::switch("local", &[], "only on the contacted peer");
+const FORCE: Flag = Flag::switch("force", &["f"], "do not ask");
+const INSECURE: Flag =
+    Flag::switch("insecure-no-secret", &[], "run without a cluster secret although strangers can connect");
+
+const ADD: &[Flag] = &[
+    Flag::switch("recursive", &["r"], "add folders with everything in them (pinfold: always)"),
+    Flag::switch("quiet", &["q"], "print CIDs only"),
+    Flag::switch("quieter", &["Q"], "print only the last CID"),
+    Flag::switch("no-stream", &[], "collect all results, then print them"),
+    Flag::switch("local", &[], "keep the blocks on the contacted peer first; others fetch them from there"),
+    NAME,
+    RMIN,
+    RMAX,
+    EXPIRE_IN,
+    METADATA,
+    ALLOCS,
+    Flag::switch("no-pin", &[], "add the blocks, do not pin them"),
+    Flag::switch("wait", &[], "wait until the root is pinned everywhere it should"),
+    WAIT_LIMIT,
+    WAIT_TIMEOUT,
+    Flag::switch("wrap-with-directory", &["w"], "wrap everything in a folder (implied by several paths)"),
+    Flag::value("format", &[], "FORMAT", "what the files are: unixfs or car").or("unixfs"),
+    Flag::value("layout", &[], "LAYOUT", "shape of the DAG: balanced or trickle").or("balanced"),
+    Flag::switch("hidden", &["H"], "add files whose names begin with a dot, too"),
+    Flag::value("chunker", &["s"], "CHUNKER", "how files are cut: size-<bytes>").or("size-262144"),
+    Flag::switch("raw-leaves", &[], "leaves without UnixFS wrapping"),
+    Flag::value("cid-version", &[], "N", "0 or 1 (1 implies raw leaves)").or("0"),
+    Flag::value("hash", &[], "NAME", "hash function (others than sha2-256 imply CID version 1)")
+        .or("sha2-256"),
+    Flag::switch("nocopy", &[], "for URLs only: refer to the URL instead of storing its content"),
+];
+
+/// All commands.
+pub const COMMANDS: &[Command] = &[
+    command(Cmd::Init, "init", Faces::PS, Side::Local, "Creates a configuration and an identity")
+        .args("[http-source-url]", 0, 1)
+        .details(
+            "Writes service.json and identity.json into the folder. An identity that is there is never overwritten. \
+             A configuration on a web server is refused for now: fetch it and put it there as service.json.",
+        )
+        .flags(&[
+            Flag::value("consensus", &[], "NAME", "the consensus section to write: raft or crdt").or("raft"),
+            Flag::value("datastore", &[], "NAME", "accepted for ipfs-cluster's scripts; pinfold has one store").hidden(),
+            Flag::value("ipfs", &[], "NODE", "the IPFS node of this peer: embedded, or kubo on 127.0.0.1:5001")
+                .or("embedded; kubo for ipfs-cluster-service"),
+            Flag::switch("custom-secret", &["s"], "ask for the cluster secret instead of making one"),
+            Flag::value("peers", &[], "ADDRESSES", "full addresses (comma list) of the other peers"),
+            Flag::switch("force", &["f"], "overwrite the configuration without asking"),
+            Flag::switch("randomports", &[], "choose free ports for all listeners"),
+        ]),
+    command(Cmd::Daemon, "daemon", Faces::PS, Side::Local, "Runs the peer")
+        .details("Runs until SIGINT, SIGTERM or SIGHUP. `init` (or `up`, or `join`) comes first.")
+        .flags(&[
+            Flag::value("bootstrap", &["j"], "ADDRESSES", "join the cluster of these peers (comma list)"),
+            Flag::switch("leave", &["x"], "leave the cluster when stopping").hidden(),
+            Flag::switch("stats", &[], "accepted for ipfs-cluster's scripts; there are no Prometheus metrics yet").hidden(),
+            Flag::switch("tracing", &[], "accepted for ipfs-cluster's scripts").hidden(),
+            Flag::switch("no-trust", &[], "accepted for ipfs-cluster's scripts").hidden(),
+            Flag::switch("upgrade", &["u"], "accepted for ipfs-cluster's scripts").hidden(),
+            INSECURE,
+        ]),
+    command(Cmd::Up, "up", Faces::P, Side::Local, "Runs a peer; makes its configuration first where there is none")
+        .details(
+            "On a fresh folder: makes identity, secret and configuration, chooses free ports where the usual ones are \
+             taken, starts a cluster of one and says where everything is. Afterwards the same as `daemon`.",
+        )
+        .flags(&[
+            Flag::switch("leave", &["x"], "leave the cluster when stopping").hidden(),
+            Flag::switch("stats", &[], "accepted for ipfs-cluster's scripts; there are no Prometheus metrics yet").hidden(),
+            INSECURE,
+        ]),
+    command(Cmd::Join, "join", Faces::P, Side::Local, "Makes a peer that joins a cluster, and runs it")
+        .args("TOKEN", 1, 1)
+        .details("The token comes from `pinfold invite` on any peer of the cluster; it carries secret and addresses.")
+        .flags(&[
+            Flag::switch("leave", &["x"], "leave the cluster when stopping").hidden(),
+            Flag::switch("stats", &[], "accepted for ipfs-cluster's scripts; there are no Prometheus metrics yet").hidden(),
+        ]),
+    command(Cmd::Invite, "invite", Faces::P, Side::Local, "Prints a token that lets another board join")
+        .details("The token contains the cluster secret: whoever has it can join and see the cluster's content."),
+    group("state", Faces::PS, Side::Local, "Manages the peer's persistent state (pinset); the daemon must be stopped", &[
+        command(Cmd::StateExport, "export", Faces::PS, Side::Local, "Writes the pinset as JSON, one pin per line")
+            .flags(&[Flag::value("file", &["f"], "FILE", "where to write; standard output without it")]),
+        command(Cmd::StateImport, "import", Faces::PS, Side::Local, "Replaces the pinset by one that was exported")
+            .args("[FILE]", 0, 1)
+            .details("Reads standard input without FILE. Input that cannot be read changes nothing.")
+            .flags(&[
+                FORCE,
+                Flag::value("replication-min", &["rmin"], "N", "use this for all pins").or("0"),
+                Flag::value("replication-max", &["rmax"], "N", "use this for all pins").or("0"),
+                Flag::value("allocations", &["allocs"], "PEERS", "use these peers (comma list) for all pins"),
+            ]),
+        command(Cmd::StateCleanup, "cleanup", Faces::PS, Side::Local, "Moves the peer's state out of the way")
+            .flags(&[FORCE]),
+    ]),
+    command(Cmd::Id, "id", Faces::PC, Side::Client, "Shows the contacted peer and its IPFS node"),
+    group("peers", Faces::PC, Side::Client, "Lists and removes peers", &[
+        command(Cmd::PeersLs, "ls", Faces::PC, Side::Client, "Lists the peers with their IPFS nodes"),
+        command(Cmd::PeersRm, "rm", Faces::PC, Side::Client, "Removes a peer from the cluster; its copies move to others")
+            .args("<peer ID>", 0, 1),
+    ]),
+    command(Cmd::Add, "add", Faces::PC, Side::Client, "Adds files or folders, spreads them to the peers and pins them")
+        .args("<path or URL> ...", 1, ANY)
+        .flags(ADD),
+    command(Cmd::Get, "get", Faces::P, Side::Client, "Downloads a file or folder")
+        .args("<CID[/path]>", 1, 1)
+        .flags(&[
+            Flag::value("output", &["o"], "PATH", "where to write; the last part of the path without it"),
+            Flag::switch("force", &["f"], "replace what is there"),
+        ]),
+    command(Cmd::Cat, "cat", Faces::P, Side::Client, "Writes the content of files to standard output")
+        .args("<CID[/path]> ...", 1, ANY),
+    command(Cmd::Ls, "ls", Faces::P, Side::Client, "Lists a folder").args("<CID[/path]>", 1, 1),
+    group("pin", Faces::PC, Side::Client, "Pins, unpins and lists content", &[
+        command(Cmd::PinAdd, "add", Faces::PC, Side::Client, "Pins a CID or an IPFS path")
+            .args("<CID or path>", 0, 1)
+            .flags(&[
+                Flag::value("replication", &["r"], "N", "number of copies: sets --rmin and --rmax").or("0"),
+                RMIN,
+                RMAX,
+                ALLOCS,
+                NAME,
+                Flag::value("mode", &[], "MODE", "recursive or direct").or("recursive"),
+                EXPIRE_IN,
+                METADATA,
+                NO_STATUS,
+                WAIT,
+                WAIT_LIMIT,
+                WAIT_TIMEOUT,
+            ]),
+        command(Cmd::PinRm, "rm", Faces::PC, Side::Client, "Unpins a CID or an IPFS path")
+            .args("<CID or path>", 0, 1)
+            .flags(&[NO_STATUS, WAIT, WAIT_LIMIT, WAIT_TIMEOUT]),
+        command(Cmd::PinUpdate, "update", Faces::PC, Side::Client, "Pins new content like an existing pin, fetching only what differs")
+            .args("<existing CID> <new CID or path>", 0, 2)
+            .flags(&[NAME, EXPIRE_IN, NO_STATUS, WAIT, WAIT_LIMIT, WAIT_TIMEOUT]),
+        command(Cmd::PinLs, "ls", Faces::PC, Side::Client, "Lists the pinset, or shows one pin")
+            .args("[CID]", 0, 1)
+            .flags(&[Flag::value("filter", &[], "TYPES", "types of pins: pin, meta-pin, clusterdag-pin, shard-pin, all").or("all")]),
+    ]),
+    command(Cmd::Status, "status", Faces::PC, Side::Client, "Shows who holds what, in which state")
+        .args("[CID ...]", 0, ANY)
+        .flags(&[
+            LOCAL,
+            Flag::value("filter", &[], "STATES", "only these (comma list): pinned, pinning, error, queued, pin_error, …"),
+        ]),
+    command(Cmd::Sync, "sync", Faces::PC, Side::Client, "The former name of `status` for one CID, and of `recover` for all")
+        .args("[CID]", 0, 1)
+        .flags(&[LOCAL])
+        .hidden(),
+    command(Cmd::Recover, "recover", Faces::PC, Side::Client, "Tries again what is in error")
+        .args("[CID]", 0, 1)
+        .flags(&[LOCAL]),
+    command(Cmd::PeerVersion, "version", Faces::C, Side::Client, "Shows the version of the contacted peer"),
+    group("health", Faces::PC, Side::Client, "Shows how the cluster is doing", &[
+        command(Cmd::HealthGraph, "graph", Faces::PC, Side::Client, "Writes the connections between peers as a DOT graph")
+            .flags(&[
+                Flag::value("file", &["f"], "FILE", "where to write; standard output without it"),
+                Flag::switch("all-ipfs-peers", &[], "show IPFS nodes that do not belong to the cluster, too"),
+            ]),
+        command(Cmd::HealthMetrics, "metrics", Faces::PC, Side::Client, "Lists metrics, or the last values of one")
+            .args("[metric name]", 0, 1),
+        command(Cmd::HealthAlerts, "alerts", Faces::PC, Side::Client, "Lists metrics that expired"),
+        command(Cmd::HealthBandwidth, "bandwidth", Faces::PC, Side::Client, "Shows traffic per protocol"),
+    ]),
+    group("ipfs", Faces::PC, Side::Client, "Manages the IPFS nodes", &[
+        command(Cmd::IpfsGc, "gc", Faces::PC, Side::Client, "Removes unpinned blocks").flags(&[LOCAL]),
+    ]),
+    command(Cmd::Version, "version", Faces::PS, Side::Local, "Prints the version"),
+    command(Cmd::Commands, "commands", Faces::PC, Side::Client, "Lists all commands").hidden(),
+    command(Cmd::Help, "help", Faces::ALL, Side::Local, "Shows a list of commands or help for one command")
+        .aliases(&["h"])
+        .args("[command]", 0, ANY),
+];
+
+/// The global flags that `face` shows for commands of `side` ([`Side::Both`]: all of the face).
+pub fn globals(face: Face, side: Side) -> impl Iterator<Item = &'static Flag> {
+    GLOBALS
+        .iter()
+        .filter(move |g| g.faces.has(face) && (side == Side::Both || g.side == Side::Both || g.side == side))
+        .map(|g| &g.flag)
+}
+
+/// Calls `visit` with the path of every command and group of a face, in the table's order.
+pub fn walk(face: Face, visit: &mut dyn FnMut(&[&'static Command])) {
+    fn inside(
+        face: Face,
+        commands: &'static [Command],
+        path: &mut Vec<&'static Command>,
+        visit: &mut dyn FnMut(&[&'static Command]),
+    ) {
+        for command in commands.iter().filter(|c| c.faces.has(face)) {
+            path.push(command);
+            visit(path);
+            inside(face, command.children, path, visit);
+            path.pop();
+        }
+    }
+    inside(face, COMMANDS, &mut Vec::new(), visit);
+}
