@@ -1,0 +1,57 @@
+//! Wiring and life cycle: the order of start and stop, signals, systemd; and the offline commands.
+//!
+//! Start: lock, configuration, identity, stores, host, IPFS node, membership (found, join or go on), tracker,
+//! cluster, API, ready. Whatever fails on the way ends the process with a sentence and a non-zero
+//! code; nothing is left half-started, because nothing outlives the process. Stop is the same backwards,
+//! each step within a limit, closing everything within [`STOP_LIMIT`]; a stop that leaves the cluster first takes as
+//! long as that takes, and the export of the pins at the very end as long as there are pins.
+
+mod build;
+mod fresh;
+mod notify;
+mod offline;
+mod run;
+mod signals;
+
+pub use offline::{invite, state_cleanup, state_export, state_import, ImportOverrides};
+pub use run::run;
+
+use crate::config::Folder;
+use libp2p::Multiaddr;
+use std::io::Write;
+use std::time::Duration;
+
+/// A line for the person who started the daemon. One that nobody reads (a closed pipe, a full disk behind a
+/// redirection) is lost: it must not end a peer, as `println!` would.
+fn say(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Closing everything takes at most this long in a clean stop; what is not done by then is cut.
+pub const STOP_LIMIT: Duration = Duration::from_secs(3);
+
+/// How the daemon was asked to start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunMode {
+    /// `daemon`: the folder must have been initialised.
+    Daemon,
+    /// `up`: initialise what is missing, then run.
+    Up,
+    /// `join TOKEN`: initialise with the token's secret, join, then run.
+    Join(String),
+}
+
+/// Options of `daemon`, `up` and `join`.
+#[derive(Clone, Debug)]
+pub struct DaemonOptions {
+    /// Where everything is.
+    pub folder: Folder,
+    /// Peers to join through, with `/p2p/…`.
+    pub bootstrap: Vec<Multiaddr>,
+    /// Leave the cluster at the stop, whatever the configuration says.
+    pub leave: bool,
+    /// Run without a secret although others can reach the port.
+    pub insecure_no_secret: bool,
+    /// How to start.
+    pub mode: RunMode,
+}

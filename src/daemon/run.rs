@@ -1,0 +1,449 @@
+//! `daemon`, `up`, `join`: start, wait, stop.
+
+use super::signals::Stop;
+use super::{build, fresh, notify, say, DaemonOptions, RunMode, STOP_LIMIT};
+use crate::api::{self, server::Server};
+use crate::cluster::{self, Cluster, JoinRequest, Parts};
+use crate::config::{init, Config, Env, Folder, Identity};
+use crate::consensus::wire_rpc::RpcWire;
+use crate::consensus::{Consensus, Start};
+use crate::error::{Context, Error, Kind, Result};
+use crate::ipfs::Ipfs;
+use crate::net::rpc::{Membership, Rpc};
+use crate::net::{split_p2p, Host, HostEvent};
+use crate::runtime;
+use crate::state::{transfer, Pins};
+use crate::store::{self, rotate, LogStore, StateStore};
+use crate::tracker::Tracker;
+use libp2p::multiaddr::Protocol;
+use libp2p::{Multiaddr, PeerId};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+/// Between two attempts to join.
+const JOIN_AGAIN: Duration = Duration::from_secs(1);
+/// How long joining may take in all before the daemon gives up.
+const JOIN_LIMIT: Duration = Duration::from_secs(120);
+/// So many rounds in a row in which every address fails for good end the joining early: more than one,
+/// because a peer that is just stopping hangs up in the same way as one with another secret.
+const FINAL_ROUNDS: u32 = 3;
+/// Between two looks at whether consensus still runs.
+const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
+/// Limit of the hand-over of leadership in a clean stop.
+const HAND_OVER_LIMIT: Duration = Duration::from_millis(1_500);
+/// How long running requests may finish in a clean stop.
+const DRAIN_LIMIT: Duration = Duration::from_millis(500);
+/// Limit of leaving the cluster in a stop that leaves.
+const LEAVE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Why a running daemon stops.
+enum Ending {
+    Signal(String),
+    Removed,
+    Failed(String),
+}
+
+/// Runs a peer until it is told to stop.
+///
+/// # Errors
+/// Whatever kept it from starting, or made it stop by itself.
+pub fn run(options: DaemonOptions) -> Result<()> {
+    // Before anything else: a signal during a slow start must be a clean stop too.
+    let mut stop = Stop::catch()?;
+    runtime::block_on(async move {
+        // Boxed: everything of a peer passes through this future, too much for a stack frame.
+        let started = Box::pin(start(&options));
+        let peer = smol::future::or(async { Some(started.await) }, async {
+            let signal = stop.wait().await;
+            log::info!(target: "service", "stopped by {signal} while starting");
+            None
+        });
+        let Some(peer) = peer.await else { return Ok(()) };
+        let peer = peer?;
+        let ending = peer.wait(&mut stop).await;
+        notify::notify("STOPPING=1");
+        let insist = runtime::spawn(stop.insist());
+        let result = peer.stop(&ending, options.leave).await;
+        insist.cancel().await;
+        result
+    })
+}
+
+/// Everything of a running peer.
+struct Peer {
+    folder: Folder,
+    config: Config,
+    host: Host,
+    consensus: Consensus,
+    state: Arc<dyn StateStore>,
+    ipfs: Arc<dyn Ipfs>,
+    tracker: Tracker,
+    cluster: Cluster,
+    server: Option<Server>,
+    _lock: crate::config::FolderLock,
+    _watchdog: Option<smol::Task<()>>,
+}
+
+/// Members as the calls see them. Calls are served before consensus runs (it needs them), so it is filled later.
+#[derive(Default)]
+struct Members(OnceLock<Consensus>);
+
+impl Membership for Members {
+    fn is_member(&self, peer: &PeerId) -> bool {
+        self.0.get().is_some_and(|c| c.is_member(peer))
+    }
+}
+
+async fn start(options: &DaemonOptions) -> Result<Peer> {
+    let (folder, env) = (options.folder.clone(), Env::process());
+    if options.mode == RunMode::Daemon && init::is_fresh(&folder) {
+        return Err(Error::invalid(format!(
+            "error loading configurations: {} does not exist; run `pinfold init` (or `pinfold up`, which does it by itself) first",
+            folder.service_json().display()
+        )));
+    }
+    folder.create()?;
+    let what = match options.mode {
+        RunMode::Daemon => "daemon",
+        RunMode::Up => "up",
+        RunMode::Join(_) => "join",
+    };
+    let lock = folder.lock(what)?;
+    let invited = fresh::prepare(&folder, &options.mode, &env)?;
+    let (config, warnings) = Config::load(&folder, &env)?;
+    for warning in warnings {
+        log::warn!(target: "config", "{warning}");
+    }
+    config.check_exposure(options.insecure_no_secret).context(folder.service_json().display())?;
+    let (identity, notice) = Identity::load(&folder, Some(&config), &env)?;
+    if let Some(notice) = notice {
+        log::info!(target: "config", "{notice}");
+    }
+
+    let data = config.resolve(&folder, &config.consensus.data_folder);
+    let (log, state) = runtime::unblock(move || store::open(&data)).await?;
+    let state: Arc<dyn StateStore> = Arc::new(state);
+
+    let host = Host::start(build::host(&config, &identity)).await?;
+    let members = Arc::new(Members::default());
+    let rpc = Rpc::start(host.clone(), members.clone())?;
+    remember_peers(&folder, &config, &host);
+    let ipfs = build::ipfs(&config, &folder).await.context("ipfs_connector")?;
+
+    let mut bootstrap = options.bootstrap.clone();
+    bootstrap.extend(invited);
+    let begin = membership(&log, &bootstrap, &identity, &config, &rpc).await?;
+    let joined = matches!(begin, Start::Join { .. });
+    let wire = RpcWire::new(rpc.clone());
+    let consensus = Consensus::start(
+        build::consensus(&config, &identity),
+        begin,
+        Box::new(log),
+        state.clone(),
+        wire.clone(),
+    )?;
+    wire.serve(&consensus);
+    let _ = members.0.set(consensus.clone());
+
+    let tracker = Tracker::start(
+        identity.peer_id(),
+        build::tracker(&config),
+        ipfs.clone(),
+        state.clone(),
+        consensus.events(),
+    );
+    let cluster = Cluster::start(Parts {
+        me: identity.peer_id(),
+        name: config.cluster.peername.clone(),
+        rpc: rpc.clone(),
+        consensus: consensus.clone(),
+        state: state.clone(),
+        tracker: tracker.clone(),
+        ipfs: ipfs.clone(),
+        settings: build::settings(&config),
+    });
+    runtime::spawn(listen_to_discovery(host.clone(), consensus.clone())).detach();
+    let server = match build::rest(&config, &folder) {
+        Some(rest) => Some(api::start_rest(rest, cluster.clone()).await.context("api.restapi")?),
+        None => None,
+    };
+    // A peer of a cluster without a majority serves reads and waits; only a joiner must be let in first.
+    let waited = consensus.wait_ready(config.consensus.wait_for_leader_timeout).await;
+    match waited {
+        Ok(()) => {}
+        Err(error) if joined => return Err(error.context("joined, but could not catch up")),
+        Err(error) => {
+            log::warn!(target: "cluster", "no leader yet, reads are served and writes will wait: {error}")
+        }
+    }
+    let watchdog = notify::watchdog_interval().map(|interval| {
+        let consensus = consensus.clone();
+        runtime::spawn(async move {
+            let mut seen = None;
+            loop {
+                // Fed by the consensus driver itself: one that hangs on its disk stops the feeding.
+                let beats = consensus.beats();
+                if seen.replace(beats) != Some(beats) {
+                    notify::notify("WATCHDOG=1");
+                }
+                runtime::sleep(interval).await;
+            }
+        })
+    });
+    let peer = Peer {
+        folder,
+        config,
+        host,
+        consensus,
+        state,
+        ipfs,
+        tracker,
+        cluster,
+        server,
+        _lock: lock,
+        _watchdog: watchdog,
+    };
+    peer.announce(&identity);
+    Ok(peer)
+}
+
+/// Addresses from the configuration and from the last run.
+fn remember_peers(folder: &Folder, config: &Config, host: &Host) {
+    let mut known = config.cluster.peer_addresses.clone();
+    match folder.read_peerstore() {
+        Ok((addresses, warnings)) => {
+            known.extend(addresses);
+            warnings.iter().for_each(|w| log::warn!(target: "pstoremgr", "{w}"));
+        }
+        Err(error) => log::warn!(target: "pstoremgr", "{error}"),
+    }
+    let mut by_peer: std::collections::BTreeMap<PeerId, Vec<Multiaddr>> = std::collections::BTreeMap::new();
+    for (peer, address) in known.iter().filter_map(|a| split_p2p(a).ok()) {
+        by_peer.entry(peer).or_default().push(address);
+    }
+    for (peer, addresses) in by_peer {
+        host.set_addresses(peer, addresses);
+    }
+}
+
+/// Decides how this peer enters the cluster: go on, join, or found.
+async fn membership(
+    log: &store::lmdb::LmdbLog,
+    bootstrap: &[Multiaddr],
+    identity: &Identity,
+    config: &Config,
+    rpc: &Rpc,
+) -> Result<Start> {
+    let incarnation = log.incarnation();
+    if incarnation.cluster_id != 0 {
+        if !bootstrap.is_empty() {
+            log::info!(target: "cluster", "this peer is a member already: it goes on instead of joining again");
+        }
+        return Ok(Start::Restart);
+    }
+    let bootstrap: Vec<&Multiaddr> = bootstrap
+        .iter()
+        .filter(|a| split_p2p(a).map_or(true, |(peer, _)| peer != identity.peer_id()))
+        .collect();
+    if bootstrap.is_empty() {
+        return Ok(Start::Found);
+    }
+    let request = JoinRequest {
+        raft_id: incarnation.raft_id,
+        name: config.cluster.peername.clone(),
+        addresses: rpc.host().addresses().iter().map(ToString::to_string).collect(),
+        version: crate::VERSION.into(),
+    };
+    let deadline = Instant::now() + JOIN_LIMIT;
+    let mut final_rounds = 0;
+    loop {
+        let mut failures = Vec::new();
+        for address in &bootstrap {
+            match join_through(address, &request, rpc).await {
+                Ok(start) => return Ok(start),
+                Err(error) => failures.push(error),
+            }
+        }
+        let for_good = failures.iter().all(|e| waiting_is_in_vain(e.kind()));
+        let kind = failures.first().map_or(Kind::Unavailable, Error::kind);
+        let reasons = failures.iter().map(Error::message).collect::<Vec<_>>().join("; ");
+        final_rounds = if for_good { final_rounds + 1 } else { 0 };
+        if final_rounds == FINAL_ROUNDS {
+            return Err(Error::new(kind, format!("could not join: {reasons}")));
+        }
+        if Instant::now() >= deadline {
+            return Err(Error::unavailable(format!("could not join within {JOIN_LIMIT:?}: {reasons}")));
+        }
+        log::warn!(target: "cluster", "could not join yet: {reasons}");
+        runtime::sleep(JOIN_AGAIN).await;
+    }
+}
+
+/// Whether a failure to join stays one however long this peer waits: another secret, another peer at the
+/// address, another version, a refusal.
+fn waiting_is_in_vain(kind: Kind) -> bool {
+    matches!(kind, Kind::Conflict | Kind::Forbidden | Kind::Version | Kind::Invalid)
+}
+
+async fn join_through(address: &Multiaddr, request: &JoinRequest, rpc: &Rpc) -> Result<Start> {
+    let (peer, dialable) = split_p2p(address)?;
+    rpc.host().connect(peer, vec![dialable]).await?;
+    let reply = cluster::join(rpc, peer, request).await?;
+    let members = reply.members()?;
+    for member in &members {
+        rpc.host().set_addresses(member.peer_id, member.addresses.clone());
+    }
+    log::info!(target: "cluster", "let in by {peer}: a cluster of {} members", members.len());
+    Ok(Start::Join { cluster_id: reply.cluster_id })
+}
+
+/// Multicast discovery only tells where members are; who is a member is decided by the log.
+async fn listen_to_discovery(host: Host, consensus: Consensus) {
+    let events = host.events();
+    while let Ok(event) = events.recv().await {
+        if let HostEvent::Discovered(peer, addresses) = event {
+            if consensus.is_member(&peer) && !host.is_connected(&peer) {
+                if let Err(error) = host.connect(peer, addresses).await {
+                    log::debug!(target: "cluster", "found {peer} nearby, but: {error}");
+                }
+            }
+        }
+    }
+}
+
+impl Peer {
+    /// Says that it is ready and where everything is.
+    fn announce(&self, identity: &Identity) {
+        let members = self.consensus.members();
+        let me = identity.peer_id();
+        log::info!(target: "cluster", "IPFS Cluster v{} listening on:", crate::VERSION);
+        for address in self.host.addresses() {
+            log::info!(target: "cluster", "        {}", address.with(Protocol::P2p(me)));
+        }
+        log::info!(target: "cluster", "Cluster Peers (without including ourselves):");
+        let others: Vec<_> = members.iter().filter(|m| m.peer_id != me).collect();
+        if others.is_empty() {
+            log::info!(target: "cluster", "    - No other peers");
+        }
+        for member in &others {
+            log::info!(target: "cluster", "    - {} ({})", member.peer_id, member.name);
+        }
+        log::info!(target: "cluster", "** IPFS Cluster is READY **");
+        notify::notify(&format!("READY=1\nSTATUS=ready: {} peers", members.len()));
+        let scheme = if self.config.restapi.as_ref().is_some_and(|r| r.tls()) { "https" } else { "http" };
+        let api: Vec<String> =
+            self.server.iter().flat_map(|s| s.local_addrs()).map(|a| format!("{scheme}://{a}")).collect();
+        say(format_args!(
+            "pinfold {} is ready: peer {} ({me}), {} member(s)",
+            crate::VERSION,
+            self.config.cluster.peername,
+            members.len()
+        ));
+        say(format_args!("  folder  {}", self.folder.path().display()));
+        if !api.is_empty() {
+            say(format_args!("  API     {}", api.join(" ")));
+        }
+        for address in self.host.addresses() {
+            say(format_args!("  cluster {}", address.with(Protocol::P2p(me))));
+        }
+    }
+
+    /// Waits for a reason to stop.
+    async fn wait(&self, stop: &mut Stop) -> Ending {
+        let watch = async {
+            loop {
+                let status = self.consensus.status();
+                if let Some(reason) = status.failed {
+                    return Ending::Failed(reason);
+                }
+                if status.removed {
+                    return Ending::Removed;
+                }
+                runtime::sleep(HEALTH_INTERVAL).await;
+            }
+        };
+        smol::future::or(async { Ending::Signal(stop.wait().await) }, watch).await
+    }
+
+    /// Stops everything, in order.
+    async fn stop(mut self, ending: &Ending, leave: bool) -> Result<()> {
+        match ending {
+            Ending::Signal(signal) => log::info!(target: "service", "stopping: {signal}"),
+            Ending::Removed => {
+                log::warn!(target: "service", "this peer was removed from the cluster: stopping")
+            }
+            Ending::Failed(reason) => log::error!(target: "service", "stopping: {reason}"),
+        }
+        let alive = matches!(ending, Ending::Signal(_));
+        let mut left = matches!(ending, Ending::Removed);
+        if alive && (leave || self.config.cluster.leave_on_shutdown) {
+            match runtime::timeout(LEAVE_LIMIT, "leaving the cluster", self.cluster.leave()).await {
+                Ok(()) => left = true,
+                Err(error) => log::warn!(target: "service", "could not leave the cluster: {error}"),
+            }
+        }
+        let addresses: Vec<Multiaddr> = self.known_peers();
+        let server = self.server.take();
+        let steps = async {
+            if let Some(server) = server {
+                server.close(DRAIN_LIMIT).await;
+            }
+            if alive && !left {
+                if let Err(error) = self.consensus.hand_over(HAND_OVER_LIMIT).await {
+                    log::debug!(target: "service", "leadership was not handed over: {error}");
+                }
+            }
+            self.tracker.stop().await;
+            self.cluster.stop().await;
+            self.consensus.stop().await;
+            self.ipfs.close().await;
+            self.host.close().await;
+            Ok(())
+        };
+        if let Err(error) = runtime::timeout(STOP_LIMIT, "a clean stop", steps).await {
+            log::warn!(target: "service", "{error}; what is committed is safe");
+        }
+        if let Err(error) = self.folder.write_peerstore(&addresses) {
+            log::warn!(target: "service", "{error}");
+        }
+        self.put_away(ending, left).await
+    }
+
+    /// After everything is closed: the export, or the rotation of what is no longer a member's.
+    async fn put_away(self, ending: &Ending, left: bool) -> Result<()> {
+        if let Ending::Failed(reason) = ending {
+            return Err(Error::io(reason.clone()));
+        }
+        let backups = self.folder.path().join("backups");
+        let data = self.config.resolve(&self.folder, &self.config.consensus.data_folder);
+        let keep = self.config.consensus.backups_rotate as usize;
+        let state = self.state.clone();
+        // Handlers of calls still hold the environments, which is no harm: nothing writes any more, and moving their
+        // folder aside leaves what is open in it alone.
+        let Peer { _lock: lock, .. } = self;
+        let result: Result<()> = runtime::unblock(move || {
+            transfer::backup(&Pins::new(state), &backups)?;
+            if left {
+                rotate::rotate(&data, keep)?;
+            }
+            Ok(())
+        })
+        .await;
+        drop(lock);
+        result.context("the pin list could not be put away")?;
+        match ending {
+            Ending::Removed => Err(Error::conflict(
+                "this peer was removed from the cluster; its data was put aside, `pinfold join` with a new token lets it back in",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where the other members are, for the next start.
+    fn known_peers(&self) -> Vec<Multiaddr> {
+        let me = self.host.peer_id();
+        let members = self.consensus.members();
+        let others = members.into_iter().filter(|m| m.peer_id != me);
+        others.flat_map(|m| m.addresses.into_iter().map(move |a| a.with(Protocol::P2p(m.peer_id)))).collect()
+    }
+}
