@@ -8,6 +8,7 @@
 
 use super::codec::{MAX_ALLOCATIONS, MAX_METADATA_BYTES};
 use super::{Pin, Pins};
+use crate::api::json;
 use crate::api::types::{PinJson, PIN_TYPES};
 use crate::clock::Timestamp;
 use crate::error::{Context as _, Error, Result};
@@ -29,38 +30,17 @@ pub const MAX_OBJECT: u64 = (6 * MAX_METADATA_BYTES + 64 * MAX_ALLOCATIONS) as u
 const PREFIX: &str = "pinset-";
 const SUFFIX: &str = ".ndjson";
 
-/// JSON as Go writes it: `<`, `>`, `&` and the two line separators of Unicode escaped, on one line.
-///
-/// # Errors
-/// Never for the shapes of the API.
-pub fn to_go_json<T: serde::Serialize>(value: &T) -> Result<String> {
-    let plain = serde_json::to_string(value).map_err(|e| Error::internal(format!("writing JSON: {e}")))?;
-    if !plain.contains(['<', '>', '&', '\u{2028}', '\u{2029}']) {
-        return Ok(plain);
-    }
-    // Outside of strings JSON has none of these characters.
-    let mut escaped = String::with_capacity(plain.len() + 16);
-    for c in plain.chars() {
-        match c {
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
-                escaped.push_str(&format!("\\u{:04x}", u32::from(c)));
-            }
-            _ => escaped.push(c),
-        }
-    }
-    Ok(escaped)
-}
-
 /// Writes all pins, one line each; how many there were.
 ///
 /// # Errors
 /// When the state cannot be read or `out` cannot be written.
 pub fn export(pins: &Pins, out: &mut dyn Write) -> Result<u64> {
     let mut count = 0;
+    let mut line = Vec::new();
     for pin in pins {
-        let mut line = to_go_json(&PinJson::from_state(&pin?))?;
-        line.push('\n');
-        out.write_all(line.as_bytes()).context("writing the export")?;
+        line.clear();
+        json::append(&mut line, &PinJson::from_state(&pin?))?;
+        out.write_all(&line).context("writing the export")?;
         count += 1;
     }
     Ok(count)
@@ -385,7 +365,8 @@ mod tests {
 
     #[test]
     fn html_is_escaped_as_go_does() {
-        assert_eq!(to_go_json(&"a<b>&\u{2028}é\"").expect("json"), "\"a\\u003cb\\u003e\\u0026\\u2028é\\\"\"");
+        let text = json::to_vec("a<b>&\u{2028}é\"").expect("json");
+        assert_eq!(text, "\"a\\u003cb\\u003e\\u0026\\u2028é\\\"\"\n".as_bytes());
     }
 
     #[test]
