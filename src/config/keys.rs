@@ -90,6 +90,15 @@ section! {
         peerstore_file: String = "peerstore".into(), Optional;
         /// Addresses of peers to connect to, with `/p2p/<peer id>`.
         peer_addresses: Vec<Multiaddr> = Vec::new(), List;
+        /// The founding set, with `/p2p/<peer id>`: the peers that make a cluster together when all are fresh.
+        peers: Vec<Multiaddr> = Vec::new(), Optional, List;
+        /// Peers of an existing cluster, with `/p2p/<peer id>`: a fresh peer joins through one of them.
+        bootstrap: Vec<Multiaddr> = Vec::new(), Optional, List;
+        /// How often pins are compared with what the IPFS node really has; "0s": at every pin_recover_interval.
+        ipfs_sync_interval: Duration = Duration::ZERO, Optional, Zero;
+        /// How long a peer may be silent beyond its last ping's life before its content is copied elsewhere: a
+        /// reboot should not copy terabytes; "0s": at once.
+        repin_grace: Duration = secs(30), Optional, Zero;
     }
 }
 

@@ -9,7 +9,7 @@ use super::env::Env;
 use super::identity::Stored;
 use super::schema::{insert, lookup, remove};
 use super::Key;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use serde_json::Value;
 
 /// The most warnings about unknown keys; a file that is something else altogether has thousands.
@@ -36,7 +36,6 @@ const PROXY: &[(&str, &str)] = &[
 
 /// Keys without an effect any more, and what does their work now.
 const GONE: &[(&str, &str)] = &[
-    ("cluster.ipfs_sync_interval", "pins and IPFS node are compared at every cluster.pin_recover_interval"),
     ("consensus.raft.start_as_leader", "the first election of a single peer takes no time"),
     ("ipfs_connector.ipfshttp.pin_method", "content is always pinned, never only fetched"),
     (
@@ -56,7 +55,7 @@ const QUIET: &[&str] = &["state", "datastore"];
 /// that an old file carries.
 pub(super) fn modernise(tree: &mut Value, warnings: &mut Vec<String>) -> Result<Option<Stored>> {
     replication_factor(tree, warnings);
-    peer_addresses(tree, warnings)?;
+    peer_addresses(tree);
     for (from, to) in MOVED {
         moved(tree, from, to, warnings);
     }
@@ -121,46 +120,16 @@ fn replication_factor(tree: &mut Value, warnings: &mut Vec<String>) {
     insert(tree, max, value);
 }
 
-/// The lists of peers before 0.4: addresses worth knowing, no more.
-fn peer_addresses(tree: &mut Value, warnings: &mut Vec<String>) -> Result<()> {
-    const KNOWN: &str = "cluster.peer_addresses";
-    let mut all: Vec<Value> = match lookup(tree, KNOWN) {
-        Some(Value::Array(list)) => list.clone(),
-        Some(Value::String(one)) => vec![Value::String(one.clone())],
-        _ => Vec::new(),
-    };
-    let before = all.len();
-    for old in ["cluster.peers", "cluster.bootstrap"] {
-        let Some(value) = remove(tree, old) else { continue };
-        let found = match value {
-            Value::Array(list) => list,
-            Value::Null => continue,
-            _ => {
-                return Err(Error::invalid(format!(
-                    "{old} must be a list of addresses like [\"/ip4/192.168.1.2/tcp/9096/p2p/<peer id>\"]; it is an \
-                     old key: use {KNOWN}"
-                )))
-            }
-        };
-        if !found.is_empty() {
-            warnings.push(format!(
-                "{old} is a key of older versions: its addresses are used as {KNOWN}; to become a member of their \
-                 cluster, use join TOKEN or daemon --bootstrap"
-            ));
-        }
-        for address in found {
-            // Before 1.0 a peer was written /ipfs/<peer id>.
-            let address =
-                address.as_str().map_or(address.clone(), |text| text.replace("/ipfs/", "/p2p/").into());
-            if !all.contains(&address) {
-                all.push(address);
-            }
-        }
+/// Before 1.0 a peer was written /ipfs/<peer id> in the addresses of others.
+fn peer_addresses(tree: &mut Value) {
+    for key in ["cluster.peers", "cluster.bootstrap", "cluster.peer_addresses"] {
+        let Some(Value::Array(list)) = lookup(tree, key) else { continue };
+        let modern = list
+            .iter()
+            .map(|address| address.as_str().map_or(address.clone(), |t| t.replace("/ipfs/", "/p2p/").into()))
+            .collect();
+        insert(tree, key, Value::Array(modern));
     }
-    if all.len() > before {
-        insert(tree, KNOWN, Value::Array(all));
-    }
-    Ok(())
 }
 
 /// The proxy was part of the connector up to 0.7, and always on.
