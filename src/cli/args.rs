@@ -169,6 +169,25 @@ pub struct StateCleanup {
     pub force: bool,
 }
 
+/// `config upgrade`
+#[derive(FromArgs, Clone, Debug, Default, PartialEq)]
+pub struct ConfigUpgrade {
+    /// change nothing
+    #[argh(switch)]
+    pub dry_run: bool,
+}
+
+/// `config keys`
+#[derive(FromArgs, Clone, Debug, Default, PartialEq)]
+pub struct ConfigKeys {
+    /// as a page of the documentation
+    #[argh(switch)]
+    pub markdown: bool,
+    /// how the keys begin
+    #[argh(positional)]
+    pub prefix: Option<String>,
+}
+
 /// Commands without flags and with at most one argument.
 #[derive(FromArgs, Clone, Debug, Default, PartialEq)]
 pub struct One {
@@ -441,6 +460,9 @@ pub enum Parsed {
     StateExport(StateExport),
     StateImport(StateImport),
     StateCleanup(StateCleanup),
+    ConfigUpgrade(ConfigUpgrade),
+    ConfigCheck,
+    ConfigKeys(ConfigKeys),
     Version,
     PeerVersion,
     Id,
@@ -483,6 +505,9 @@ pub fn parse(words: &Words) -> Result<(Globals, Parsed), Failure> {
         Cmd::StateExport => Parsed::StateExport(typed(&name, own)?),
         Cmd::StateImport => Parsed::StateImport(typed(&name, own)?),
         Cmd::StateCleanup => Parsed::StateCleanup(typed(&name, own)?),
+        Cmd::ConfigUpgrade => Parsed::ConfigUpgrade(typed(&name, own)?),
+        Cmd::ConfigCheck => Parsed::ConfigCheck,
+        Cmd::ConfigKeys => Parsed::ConfigKeys(typed(&name, own)?),
         Cmd::Version => Parsed::Version,
         Cmd::PeerVersion => Parsed::PeerVersion,
         Cmd::Id => Parsed::Id,

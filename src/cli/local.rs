@@ -1,4 +1,5 @@
-//! The commands that work on a folder of this machine: `init`, `daemon`, `up`, `join`, `invite`, `state`.
+//! The commands that work on a folder of this machine: `init`, `daemon`, `up`, `join`, `invite`, `state`,
+//! `config`.
 //!
 //! This module asks the person and hands over; making configurations, running peers and moving state
 //! are the work of `config` and `daemon`.
@@ -58,6 +59,9 @@ pub fn run(face: Face, globals: &Globals, command: Parsed) -> Outcome {
             }
             Ok(())
         }
+        Parsed::ConfigUpgrade(args) => super::config::upgrade(&folder, args.dry_run),
+        Parsed::ConfigCheck => super::config::check(&folder),
+        Parsed::ConfigKeys(args) => super::config::explain(args.prefix.as_deref(), args.markdown),
         other => Err(Failure::Usage(format!("{other:?} is not a command for this machine"))),
     }
 }

@@ -64,6 +64,9 @@ pub enum Cmd {
     StateExport,
     StateImport,
     StateCleanup,
+    ConfigUpgrade,
+    ConfigCheck,
+    ConfigKeys,
     Version,
     PeerVersion,
     Id,
@@ -478,6 +481,20 @@ pub const COMMANDS: &[Command] = &[
             ]),
         command(Cmd::StateCleanup, "cleanup", Faces::PS, Side::Local, "Moves the peer's state out of the way")
             .flags(&[FORCE]),
+    ]),
+    group("config", Faces::P, Side::Local, "Checks, explains and upgrades the configuration", &[
+        command(Cmd::ConfigUpgrade, "upgrade", Faces::P, Side::Local, "Writes today's service.json from one of any age")
+            .details(
+                "The new file means what the old one meant. The old one stays beside it as service.json.bak.N; an \
+                 identity that it carries goes to identity.json. The daemon must be stopped.",
+            )
+            .flags(&[Flag::switch("dry-run", &["n"], "say what would change, and change nothing")]),
+        command(Cmd::ConfigCheck, "check", Faces::P, Side::Local, "Reads the configuration and says what is wrong with it")
+            .details("Ends with 0 when a peer would start with it, whatever the warnings; with 2 and the mistake otherwise."),
+        command(Cmd::ConfigKeys, "keys", Faces::P, Side::Local, "Explains the keys of service.json and their variables")
+            .args("[PREFIX]", 0, 1)
+            .details("With PREFIX only the keys that begin with it, like consensus.raft.")
+            .flags(&[Flag::switch("markdown", &[], "as the page docs/configuration.md")]),
     ]),
     command(Cmd::Id, "id", Faces::PC, Side::Client, "Shows the contacted peer and its IPFS node"),
     group("peers", Faces::PC, Side::Client, "Lists and removes peers", &[
