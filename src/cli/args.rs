@@ -133,6 +133,17 @@ pub struct Join {
     pub token: String,
 }
 
+/// `swarm-key`
+#[derive(FromArgs, Clone, Debug, Default, PartialEq)]
+pub struct SwarmKey {
+    /// the node's present key
+    #[argh(switch)]
+    pub show: bool,
+    /// where to write
+    #[argh(positional)]
+    pub file: Option<String>,
+}
+
 /// `state export`
 #[derive(FromArgs, Clone, Debug, Default, PartialEq)]
 pub struct StateExport {
@@ -438,6 +449,7 @@ pub enum Parsed {
     Up(Up),
     Join(Join),
     Invite,
+    SwarmKey(SwarmKey),
     StateExport(StateExport),
     StateImport(StateImport),
     StateCleanup(StateCleanup),
@@ -480,6 +492,7 @@ pub fn parse(words: &Words) -> Result<(Globals, Parsed), Failure> {
         Cmd::Up => Parsed::Up(typed(&name, own)?),
         Cmd::Join => Parsed::Join(typed(&name, own)?),
         Cmd::Invite => Parsed::Invite,
+        Cmd::SwarmKey => Parsed::SwarmKey(typed(&name, own)?),
         Cmd::StateExport => Parsed::StateExport(typed(&name, own)?),
         Cmd::StateImport => Parsed::StateImport(typed(&name, own)?),
         Cmd::StateCleanup => Parsed::StateCleanup(typed(&name, own)?),

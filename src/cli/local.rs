@@ -7,7 +7,7 @@ use super::args::{self, Globals, Parsed};
 use super::face::Face;
 use super::failure::{Failure, Outcome};
 use crate::config::init::{self, InitOptions, Ports};
-use crate::config::{self, Env, Folder, Secret};
+use crate::config::{self, Config, Env, Folder, Secret, SwarmKey};
 use crate::daemon::{self, DaemonOptions, ImportOverrides, RunMode};
 use crate::error::{Context, Error, Result};
 use libp2p::Multiaddr;
@@ -49,6 +49,7 @@ pub fn run(face: Face, globals: &Globals, command: Parsed) -> Outcome {
             writeln!(std::io::stdout(), "{token}")?;
             Ok(())
         }
+        Parsed::SwarmKey(args) => swarm_key(&folder, &args),
         Parsed::StateExport(args) => state_export(&folder, args.file.as_deref()),
         Parsed::StateImport(args) => state_import(&folder, &args, globals.force),
         Parsed::StateCleanup(args) => {
@@ -135,6 +136,25 @@ fn init(face: Face, folder: &Folder, args: &args::Init, force: bool) -> Outcome 
     }
     for message in &report.messages {
         writeln!(err, "{message}")?;
+    }
+    Ok(())
+}
+
+fn swarm_key(folder: &Folder, args: &args::SwarmKey) -> Outcome {
+    let key = if args.show {
+        let (config, _) = Config::load(folder, &Env::process())?;
+        SwarmKey::of_node(&config, folder)?.ok_or_else(|| {
+            Error::not_found(
+                "this peer's IPFS node is in no private network: ipfs_connector.embedded.network is \"public\", or \
+                 there is no cluster.secret",
+            )
+        })?
+    } else {
+        SwarmKey::generate()?
+    };
+    match &args.file {
+        Some(file) => key.write_new(Path::new(file))?,
+        None => write!(std::io::stdout(), "{}", key.to_text())?,
     }
     Ok(())
 }

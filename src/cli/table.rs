@@ -61,6 +61,7 @@ pub enum Cmd {
     Up,
     Join,
     Invite,
+    SwarmKey,
     StateExport,
     StateImport,
     StateCleanup,
@@ -464,6 +465,18 @@ pub const COMMANDS: &[Command] = &[
         ]),
     command(Cmd::Invite, "invite", Faces::P, Side::Local, "Prints a token that lets another board join")
         .details("The token contains the cluster secret: whoever has it can join and see the cluster's content."),
+    command(Cmd::SwarmKey, "swarm-key", Faces::P, Side::Local, "Makes the key of a private IPFS network")
+        .args("[FILE]", 0, 1)
+        .details(
+            "Writes a new key to FILE (which must not be there yet), or to standard output: the swarm.key of Kubo, and \
+             of the embedded node by ipfs_connector.embedded.swarm_key_file. Nodes with the same key talk to each other \
+             and to nobody else.",
+        )
+        .flags(&[Flag::switch(
+            "show",
+            &[],
+            "the key that this peer's embedded node uses, for a Kubo that should talk to it, instead of a new one",
+        )]),
     group("state", Faces::PS, Side::Local, "Manages the peer's persistent state (pinset); the daemon must be stopped", &[
         command(Cmd::StateExport, "export", Faces::PS, Side::Local, "Writes the pinset as JSON, one pin per line")
             .flags(&[Flag::value("file", &["f"], "FILE", "where to write; standard output without it")]),
