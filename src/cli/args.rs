@@ -62,6 +62,9 @@ pub struct Init {
     /// embedded or kubo
     #[argh(option)]
     pub ipfs: Option<String>,
+    /// key file of the private network
+    #[argh(option)]
+    pub swarm_key: Option<String>,
     /// ask for the secret
     #[argh(switch)]
     pub custom_secret: bool,
@@ -108,6 +111,12 @@ pub struct Daemon {
 /// `up`
 #[derive(FromArgs, Clone, Debug, Default, PartialEq)]
 pub struct Up {
+    /// embedded or kubo
+    #[argh(option)]
+    pub ipfs: Option<String>,
+    /// key file of the private network
+    #[argh(option)]
+    pub swarm_key: Option<String>,
     /// leave when stopping
     #[argh(switch)]
     pub leave: bool,
@@ -122,6 +131,12 @@ pub struct Up {
 /// `join`
 #[derive(FromArgs, Clone, Debug, PartialEq)]
 pub struct Join {
+    /// embedded or kubo
+    #[argh(option)]
+    pub ipfs: Option<String>,
+    /// key file of the private network
+    #[argh(option)]
+    pub swarm_key: Option<String>,
     /// leave when stopping
     #[argh(switch)]
     pub leave: bool,

@@ -389,6 +389,15 @@ const FORCE: Flag = Flag::switch("force", &["f"], "do not ask");
 const INSECURE: Flag =
     Flag::switch("insecure-no-secret", &[], "run without a cluster secret although strangers can connect");
 
+const IPFS: Flag =
+    Flag::value("ipfs", &[], "NODE", "the IPFS node of this peer: embedded, or kubo on 127.0.0.1:5001");
+const SWARM_KEY: Flag = Flag::value(
+    "swarm-key",
+    &[],
+    "FILE",
+    "swarm.key of the embedded node's private network; without it the key is made from the cluster's secret",
+);
+
 const ADD: &[Flag] = &[
     Flag::switch("recursive", &["r"], "add folders with everything in them (pinfold: always)"),
     Flag::switch("quiet", &["q"], "print CIDs only"),
@@ -428,8 +437,8 @@ pub const COMMANDS: &[Command] = &[
         .flags(&[
             Flag::value("consensus", &[], "NAME", "the consensus section to write: raft or crdt").or("raft"),
             Flag::value("datastore", &[], "NAME", "accepted for ipfs-cluster's scripts; pinfold has one store").hidden(),
-            Flag::value("ipfs", &[], "NODE", "the IPFS node of this peer: embedded, or kubo on 127.0.0.1:5001")
-                .or("embedded; kubo for ipfs-cluster-service"),
+            IPFS.or("embedded; kubo for ipfs-cluster-service"),
+            SWARM_KEY,
             Flag::switch("custom-secret", &["s"], "ask for the cluster secret instead of making one"),
             Flag::value("peers", &[], "ADDRESSES", "full addresses (comma list) of the other peers"),
             Flag::switch("force", &["f"], "overwrite the configuration without asking"),
@@ -452,6 +461,8 @@ pub const COMMANDS: &[Command] = &[
              taken, starts a cluster of one and says where everything is. Afterwards the same as `daemon`.",
         )
         .flags(&[
+            IPFS.or("embedded"),
+            SWARM_KEY,
             Flag::switch("leave", &["x"], "leave the cluster when stopping").hidden(),
             Flag::switch("stats", &[], "accepted for ipfs-cluster's scripts; there are no Prometheus metrics yet").hidden(),
             INSECURE,
@@ -460,6 +471,8 @@ pub const COMMANDS: &[Command] = &[
         .args("TOKEN", 1, 1)
         .details("The token comes from `pinfold invite` on any peer of the cluster; it carries secret and addresses.")
         .flags(&[
+            IPFS.or("embedded"),
+            SWARM_KEY,
             Flag::switch("leave", &["x"], "leave the cluster when stopping").hidden(),
             Flag::switch("stats", &[], "accepted for ipfs-cluster's scripts; there are no Prometheus metrics yet").hidden(),
         ]),

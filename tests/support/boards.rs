@@ -66,6 +66,19 @@ impl Boards {
         Some(boards)
     }
 
+    /// Adds a stand-in for `scp FILE… boardN:[NAME]`, which copies between the homes.
+    pub fn add_scp(&self) {
+        use std::os::unix::fs::PermissionsExt;
+        let root = self.root.path().display();
+        let script = format!(
+            "#!/bin/sh\nset -eu\nfor last; do :; done\nboard=${{last%%:*}}\nname=${{last#*:}}\n\
+             while [ $# -gt 1 ]; do cp -r \"$1\" \"{root}/$board/$name\"; shift; done\n"
+        );
+        let path = self.programs.join("scp");
+        std::fs::write(&path, script).expect("a script");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("a mode");
+    }
+
     /// The home folder of board `n` (from 1), where its commands start.
     pub fn home(&self, n: usize) -> PathBuf {
         self.root.path().join(format!("board{n}"))
@@ -100,6 +113,7 @@ impl Boards {
         let log = self.home(n).join(format!("{name}.log"));
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("a log");
         let mut command = self.command(n, "sh");
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
         command.args(["-euc", script]).stdout(file.try_clone().expect("a log")).stderr(file);
         Running { child: command.spawn().expect("sh starts"), log }
     }
@@ -139,18 +153,34 @@ impl Running {
         &self.log
     }
 
-    /// Waits until it has said this; panics when it ends before.
-    pub fn wait_for(&mut self, words: &str) {
+    /// Waits until its log satisfies `found`; panics when it ends before.
+    pub fn wait_until<T>(&mut self, what: &str, found: impl Fn(&str) -> Option<T>) -> T {
         let (child, log) = (&mut self.child, &self.log);
-        super::wait_for(&format!("{words:?}"), super::cluster::PATIENCE, || {
+        super::wait_for(what, super::cluster::PATIENCE, || {
+            // First the child, then the log: what it said last counts.
+            let ended = child.try_wait().expect("a child");
             let text = std::fs::read_to_string(log).unwrap_or_default();
-            if text.contains(words) {
-                return Ok(());
+            match (found(&text), ended) {
+                (Some(value), _) => Ok(value),
+                (None, Some(status)) => panic!("{what}: it ended before: {status}\n{text}"),
+                (None, None) => Err(text),
             }
-            if let Some(status) = child.try_wait().expect("a child") {
-                panic!("ended before it said {words:?}: {status}\n{text}");
-            }
-            Err(text)
+        })
+    }
+
+    /// The same for words.
+    pub fn wait_for(&mut self, words: &str) {
+        self.wait_until(words, |log| log.contains(words).then_some(()));
+    }
+
+    /// Ctrl-C: everything that was started with it gets the signal; returns when it has ended.
+    pub fn interrupt(&mut self) {
+        let group = format!("-{}", self.child.id());
+        let sent = Command::new("kill").args(["-INT", "--", &group]).status().expect("kill");
+        assert!(sent.success(), "nothing to interrupt");
+        let child = &mut self.child;
+        super::wait_for("the end after Ctrl-C", super::cluster::PATIENCE, || {
+            child.try_wait().expect("a child").ok_or_else(|| "still running".to_string())
         });
     }
 
