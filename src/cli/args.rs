@@ -62,6 +62,9 @@ pub struct Init {
     /// embedded or kubo
     #[argh(option)]
     pub ipfs: Option<String>,
+    /// key file of the private network
+    #[argh(option)]
+    pub swarm_key: Option<String>,
     /// ask for the secret
     #[argh(switch)]
     pub custom_secret: bool,
@@ -108,6 +111,12 @@ pub struct Daemon {
 /// `up`
 #[derive(FromArgs, Clone, Debug, Default, PartialEq)]
 pub struct Up {
+    /// embedded or kubo
+    #[argh(option)]
+    pub ipfs: Option<String>,
+    /// key file of the private network
+    #[argh(option)]
+    pub swarm_key: Option<String>,
     /// leave when stopping
     #[argh(switch)]
     pub leave: bool,
@@ -122,6 +131,12 @@ pub struct Up {
 /// `join`
 #[derive(FromArgs, Clone, Debug, PartialEq)]
 pub struct Join {
+    /// embedded or kubo
+    #[argh(option)]
+    pub ipfs: Option<String>,
+    /// key file of the private network
+    #[argh(option)]
+    pub swarm_key: Option<String>,
     /// leave when stopping
     #[argh(switch)]
     pub leave: bool,
@@ -131,6 +146,17 @@ pub struct Join {
     /// from `invite`
     #[argh(positional)]
     pub token: String,
+}
+
+/// `swarm-key`
+#[derive(FromArgs, Clone, Debug, Default, PartialEq)]
+pub struct SwarmKey {
+    /// the node's present key
+    #[argh(switch)]
+    pub show: bool,
+    /// where to write
+    #[argh(positional)]
+    pub file: Option<String>,
 }
 
 /// `state export`
@@ -457,6 +483,7 @@ pub enum Parsed {
     Up(Up),
     Join(Join),
     Invite,
+    SwarmKey(SwarmKey),
     StateExport(StateExport),
     StateImport(StateImport),
     StateCleanup(StateCleanup),
@@ -502,6 +529,7 @@ pub fn parse(words: &Words) -> Result<(Globals, Parsed), Failure> {
         Cmd::Up => Parsed::Up(typed(&name, own)?),
         Cmd::Join => Parsed::Join(typed(&name, own)?),
         Cmd::Invite => Parsed::Invite,
+        Cmd::SwarmKey => Parsed::SwarmKey(typed(&name, own)?),
         Cmd::StateExport => Parsed::StateExport(typed(&name, own)?),
         Cmd::StateImport => Parsed::StateImport(typed(&name, own)?),
         Cmd::StateCleanup => Parsed::StateCleanup(typed(&name, own)?),

@@ -27,6 +27,7 @@ mod old;
 mod ports;
 mod schema;
 mod setting;
+mod swarm_key;
 mod token;
 mod unknown;
 mod upgrade;
@@ -49,6 +50,7 @@ pub use keys::{
 pub use old::Change;
 pub use ports::{random_ports, settle_ports, PortChange};
 pub use setting::{ByteSize, Credentials, DiskMetric, Hidden, Network, Secret, MAX_ELEMENTS, SECRET_BYTES};
+pub use swarm_key::SwarmKey;
 pub use token::{Invite, MAX_PEERS as MAX_INVITE_PEERS};
 pub use upgrade::{Upgrade, Upgraded};
 
