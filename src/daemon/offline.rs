@@ -168,7 +168,7 @@ fn found_with(
     let machine = Machine::open(state.clone())?;
     let mut at = machine.applied();
     at.index += 1;
-    let count = seed(&*state, pins, &machine.members(), &machine.conf_state(), at)?;
+    let count = seed(&*state, pins, &machine.members(), &machine.conf_state(), machine.cluster_version(), at)?;
     let hard_state = HardState { term: at.term, commit: at.index, ..HardState::default() };
     log.append(LogBatch { entries: Vec::new(), hard_state: Some(hard_state), reset_to: Some(at) })?;
     Ok(count)
