@@ -97,7 +97,7 @@ pub struct Daemon {
     /// accepted, without effect
     #[argh(switch)]
     pub no_trust: bool,
-    /// accepted, without effect
+    /// upgrade older data first
     #[argh(switch)]
     pub upgrade: bool,
     /// run without a secret
@@ -167,6 +167,17 @@ pub struct StateCleanup {
     /// do not ask
     #[argh(switch)]
     pub force: bool,
+}
+
+/// `state upgrade`
+#[derive(FromArgs, Clone, Debug, Default, PartialEq)]
+pub struct StateUpgrade {
+    /// do not ask
+    #[argh(switch)]
+    pub force: bool,
+    /// do not ask
+    #[argh(switch)]
+    pub yes: bool,
 }
 
 /// Commands without flags and with at most one argument.
@@ -441,6 +452,7 @@ pub enum Parsed {
     StateExport(StateExport),
     StateImport(StateImport),
     StateCleanup(StateCleanup),
+    StateUpgrade(StateUpgrade),
     Version,
     PeerVersion,
     Id,
@@ -483,6 +495,7 @@ pub fn parse(words: &Words) -> Result<(Globals, Parsed), Failure> {
         Cmd::StateExport => Parsed::StateExport(typed(&name, own)?),
         Cmd::StateImport => Parsed::StateImport(typed(&name, own)?),
         Cmd::StateCleanup => Parsed::StateCleanup(typed(&name, own)?),
+        Cmd::StateUpgrade => Parsed::StateUpgrade(typed(&name, own)?),
         Cmd::Version => Parsed::Version,
         Cmd::PeerVersion => Parsed::PeerVersion,
         Cmd::Id => Parsed::Id,

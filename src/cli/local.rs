@@ -8,7 +8,7 @@ use super::face::Face;
 use super::failure::{Failure, Outcome};
 use crate::config::init::{self, InitOptions, Ports};
 use crate::config::{self, Env, Folder, Secret};
-use crate::daemon::{self, DaemonOptions, ImportOverrides, RunMode};
+use crate::daemon::{self, DaemonOptions, ImportOverrides, RunMode, Upgraded};
 use crate::error::{Context, Error, Result};
 use libp2p::Multiaddr;
 use std::fs::File;
@@ -34,15 +34,16 @@ pub fn run(face: Face, globals: &Globals, command: Parsed) -> Outcome {
         Parsed::Init(args) => init(face, &folder, &args, globals.force),
         Parsed::Daemon(args) => {
             let bootstrap = addresses("--bootstrap", args.bootstrap.as_deref())?;
-            daemon(folder, bootstrap, args.leave, args.stats, args.insecure_no_secret, RunMode::Daemon)
+            let (insecure, upgrade) = (args.insecure_no_secret, args.upgrade);
+            daemon(folder, bootstrap, args.leave, args.stats, insecure, upgrade, RunMode::Daemon)
         }
         Parsed::Up(args) => {
-            daemon(folder, Vec::new(), args.leave, args.stats, args.insecure_no_secret, RunMode::Up)
+            daemon(folder, Vec::new(), args.leave, args.stats, args.insecure_no_secret, false, RunMode::Up)
         }
         Parsed::Join(args) => {
             // A token that lost its end is told before a folder is made for it.
             config::Invite::parse(&args.token)?;
-            daemon(folder, Vec::new(), args.leave, args.stats, false, RunMode::Join(args.token))
+            daemon(folder, Vec::new(), args.leave, args.stats, false, false, RunMode::Join(args.token))
         }
         Parsed::Invite => {
             let token = daemon::invite(&folder)?;
@@ -58,6 +59,7 @@ pub fn run(face: Face, globals: &Globals, command: Parsed) -> Outcome {
             }
             Ok(())
         }
+        Parsed::StateUpgrade(args) => state_upgrade(&folder, args.force || args.yes || globals.force),
         other => Err(Failure::Usage(format!("{other:?} is not a command for this machine"))),
     }
 }
@@ -77,13 +79,14 @@ fn daemon(
     leave: bool,
     stats: bool,
     insecure_no_secret: bool,
+    upgrade: bool,
     mode: RunMode,
 ) -> Outcome {
     if stats {
         // The variable is how everything else overrides the file; no thread runs yet that could read it.
         std::env::set_var("CLUSTER_METRICS_ENABLESTATS", "true");
     }
-    Ok(daemon::run(DaemonOptions { folder, bootstrap, leave, insecure_no_secret, mode })?)
+    Ok(daemon::run(DaemonOptions { folder, bootstrap, leave, upgrade, insecure_no_secret, mode })?)
 }
 
 fn init(face: Face, folder: &Folder, args: &args::Init, force: bool) -> Outcome {
@@ -189,6 +192,36 @@ fn state_import(folder: &Folder, args: &args::StateImport, force: bool) -> Outco
         }
     };
     log::info!(target: "service", "state successfully imported: {count} pins");
+    Ok(())
+}
+
+fn state_upgrade(folder: &Folder, agreed: bool) -> Outcome {
+    let done = daemon::state_upgrade(folder, &mut |plan| {
+        let question = format!(
+            "The data of this peer ({} pins, {} members) will be brought from format {} to {}; the old data is kept in \
+             {}. Continue? [y/n]:",
+            plan.pins,
+            plan.members,
+            plan.from,
+            plan.to,
+            plan.backup.display()
+        );
+        Ok(agreed || yes(&question).map_err(|e| Error::io(format!("asking: {e:?}")))?)
+    })?;
+    let mut out = std::io::stdout();
+    match done {
+        Upgraded::NoData => writeln!(out, "nothing to upgrade: there is no data in this folder yet")?,
+        Upgraded::Current(format, None) => {
+            writeln!(out, "nothing to upgrade: the data has format {format}, the present one")?;
+        }
+        Upgraded::Current(format, Some(backup)) => writeln!(
+            out,
+            "finished an upgrade that had been cut off: the data has format {format}, the old data is kept in {}",
+            backup.display()
+        )?,
+        Upgraded::Declined => writeln!(out, "nothing was changed")?,
+        Upgraded::Done(plan) => writeln!(out, "{plan}")?,
+    }
     Ok(())
 }
 

@@ -64,6 +64,7 @@ pub enum Cmd {
     StateExport,
     StateImport,
     StateCleanup,
+    StateUpgrade,
     Version,
     PeerVersion,
     Id,
@@ -442,7 +443,7 @@ pub const COMMANDS: &[Command] = &[
             Flag::switch("stats", &[], "accepted for ipfs-cluster's scripts; there are no Prometheus metrics yet").hidden(),
             Flag::switch("tracing", &[], "accepted for ipfs-cluster's scripts").hidden(),
             Flag::switch("no-trust", &[], "accepted for ipfs-cluster's scripts").hidden(),
-            Flag::switch("upgrade", &["u"], "accepted for ipfs-cluster's scripts").hidden(),
+            Flag::switch("upgrade", &["u"], "bring older data to the present format first, as `state upgrade` does"),
             INSECURE,
         ]),
     command(Cmd::Up, "up", Faces::P, Side::Local, "Runs a peer; makes its configuration first where there is none")
@@ -478,6 +479,12 @@ pub const COMMANDS: &[Command] = &[
             ]),
         command(Cmd::StateCleanup, "cleanup", Faces::PS, Side::Local, "Moves the peer's state out of the way")
             .flags(&[FORCE]),
+        command(Cmd::StateUpgrade, "upgrade", Faces::PS, Side::Local, "Brings data of an older version to the present format")
+            .details(
+                "Works on a verified copy that takes the data's place in one step; the old data is kept beside it. Running \
+                 it again, also after a power cut, does no harm.",
+            )
+            .flags(&[FORCE, Flag::switch("yes", &["y"], "do not ask")]),
     ]),
     command(Cmd::Id, "id", Faces::PC, Side::Client, "Shows the contacted peer and its IPFS node"),
     group("peers", Faces::PC, Side::Client, "Lists and removes peers", &[
