@@ -40,11 +40,13 @@ pub(super) async fn agree(cluster: Cluster) {
 pub(super) fn of_joiner(cluster: &Cluster, peer: &PeerId, release: &str) -> Result<String> {
     let (ours, theirs) = (cluster.cluster_version(), version::spoken_by(release));
     if theirs < ours {
-        return Err(Error::version(format!(
+        let sentence = format!(
             "peer {peer} runs pinfold {release}, which speaks cluster version {theirs}, and this cluster speaks \
              version {ours}: install pinfold {} on that peer",
             version::first_release(ours)
-        )));
+        );
+        log::warn!(target: "cluster", "not let in: {sentence}");
+        return Err(Error::version(sentence));
     }
     if ours < version::MEMBER_VERSIONS {
         return Ok(String::new());

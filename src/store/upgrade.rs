@@ -14,8 +14,8 @@
 //!
 //! Nobody else may have the folder open: the caller holds its lock.
 
-use super::lmdb::{self, Options};
 use super::files;
+use super::lmdb::{self, Options};
 use crate::error::{Context as _, Error, Result};
 use crate::state::Applied;
 use rustix::fs::RenameFlags;
@@ -200,10 +200,8 @@ impl Plan {
         if let Err(error) = made {
             // The error counts; the next run removes what is left.
             let _ = files::remove_dir(&draft);
-            return Err(error.context(format!(
-                "the upgrade was given up, and {} is what it was",
-                self.data.display()
-            )));
+            return Err(error
+                .context(format!("the upgrade was given up, and {} is what it was", self.data.display())));
         }
         match rustix::fs::renameat_with(
             rustix::fs::CWD,

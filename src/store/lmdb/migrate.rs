@@ -94,8 +94,14 @@ fn format<const N: usize>(env: &Environment<N>, at: usize, what: &str, dir: &Pat
 /// When the disk refuses, the data is damaged, or of a newer pinfold.
 pub(in crate::store) fn look(data: &Path, options: &Options) -> Result<Option<Present>> {
     let opened = open(data, options)?;
-    let mut present =
-        Present { format: FORMAT, pins: 0, members: 0, local: 0, applied: Applied::default(), bytes: opened.bytes };
+    let mut present = Present {
+        format: FORMAT,
+        pins: 0,
+        members: 0,
+        local: 0,
+        applied: Applied::default(),
+        bytes: opened.bytes,
+    };
     if opened.log.is_none() && opened.state.is_none() {
         return Ok(None);
     }
@@ -143,7 +149,10 @@ pub(in crate::store) fn copy(data: &Path, to: &Path, options: &Options) -> Resul
 fn bring_forward<const N: usize>(env: &Environment<N>, at: usize, what: &str, from: &Path) -> Result<()> {
     let found = format(env, at, what, from)?;
     if found == 0 {
-        return Err(Error::corrupt(format!("the {what} in {} has the data format 0, which never existed", from.display())));
+        return Err(Error::corrupt(format!(
+            "the {what} in {} has the data format 0, which never existed",
+            from.display()
+        )));
     }
     env.write(|tables, txn| {
         // From 1 to 2 no row changes: see the table at the top. A step that changes rows goes here, before the stamp.
