@@ -141,7 +141,13 @@ fn every_call(peer: &Peer, peers: usize, known: &str, file: &Path) {
     peer.wait_candidates(peers);
     let name = format!("by {}", peer.path());
     let root = ok(peer.ctl(&["add", "-Q", "--name", &name, file.to_str().expect("UTF-8")])).trim().to_owned();
-    peer.wait_status(&root, "pinned", peers);
+    // Its blocks are with everybody, of whatever build; its pin waits behind those that nobody can satisfy.
+    let content = std::fs::read_to_string(file).expect("file");
+    assert_eq!(ok(peer.ctl(&["cat", &root])), content);
+    assert_eq!(
+        peer.json("GET", &format!("/pins/{root}"))["peer_map"].as_object().map(|m| m.len()),
+        Some(peers)
+    );
     assert_eq!(
         peer.request("GET", &format!("/allocations/{known}?consistency=strong")).expect("answer").0,
         200
