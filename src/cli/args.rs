@@ -100,7 +100,7 @@ pub struct Daemon {
     /// accepted, without effect
     #[argh(switch)]
     pub no_trust: bool,
-    /// accepted, without effect
+    /// upgrade older data first
     #[argh(switch)]
     pub upgrade: bool,
     /// run without a secret
@@ -212,6 +212,17 @@ pub struct ConfigKeys {
     /// how the keys begin
     #[argh(positional)]
     pub prefix: Option<String>,
+}
+
+/// `state upgrade`
+#[derive(FromArgs, Clone, Debug, Default, PartialEq)]
+pub struct StateUpgrade {
+    /// do not ask
+    #[argh(switch)]
+    pub force: bool,
+    /// do not ask
+    #[argh(switch)]
+    pub yes: bool,
 }
 
 /// Commands without flags and with at most one argument.
@@ -490,6 +501,7 @@ pub enum Parsed {
     ConfigUpgrade(ConfigUpgrade),
     ConfigCheck,
     ConfigKeys(ConfigKeys),
+    StateUpgrade(StateUpgrade),
     Version,
     PeerVersion,
     Id,
@@ -536,6 +548,7 @@ pub fn parse(words: &Words) -> Result<(Globals, Parsed), Failure> {
         Cmd::ConfigUpgrade => Parsed::ConfigUpgrade(typed(&name, own)?),
         Cmd::ConfigCheck => Parsed::ConfigCheck,
         Cmd::ConfigKeys => Parsed::ConfigKeys(typed(&name, own)?),
+        Cmd::StateUpgrade => Parsed::StateUpgrade(typed(&name, own)?),
         Cmd::Version => Parsed::Version,
         Cmd::PeerVersion => Parsed::PeerVersion,
         Cmd::Id => Parsed::Id,

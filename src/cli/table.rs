@@ -68,6 +68,7 @@ pub enum Cmd {
     ConfigUpgrade,
     ConfigCheck,
     ConfigKeys,
+    StateUpgrade,
     Version,
     PeerVersion,
     Id,
@@ -455,7 +456,7 @@ pub const COMMANDS: &[Command] = &[
             Flag::switch("stats", &[], "accepted for ipfs-cluster's scripts; there are no Prometheus metrics yet").hidden(),
             Flag::switch("tracing", &[], "accepted for ipfs-cluster's scripts").hidden(),
             Flag::switch("no-trust", &[], "accepted for ipfs-cluster's scripts").hidden(),
-            Flag::switch("upgrade", &["u"], "accepted for ipfs-cluster's scripts").hidden(),
+            Flag::switch("upgrade", &["u"], "bring older data to the present format first, as `state upgrade` does"),
             INSECURE,
         ]),
     command(Cmd::Up, "up", Faces::P, Side::Local, "Runs a peer; makes its configuration first where there is none")
@@ -507,6 +508,12 @@ pub const COMMANDS: &[Command] = &[
             ]),
         command(Cmd::StateCleanup, "cleanup", Faces::PS, Side::Local, "Moves the peer's state out of the way")
             .flags(&[FORCE]),
+        command(Cmd::StateUpgrade, "upgrade", Faces::PS, Side::Local, "Brings data of an older version to the present format")
+            .details(
+                "Works on a verified copy that takes the data's place in one step; the old data is kept beside it. Running \
+                 it again, also after a power cut, does no harm.",
+            )
+            .flags(&[FORCE, Flag::switch("yes", &["y"], "do not ask")]),
     ]),
     group("config", Faces::P, Side::Local, "Checks, explains and upgrades the configuration", &[
         command(Cmd::ConfigUpgrade, "upgrade", Faces::P, Side::Local, "Writes today's service.json from one of any age")

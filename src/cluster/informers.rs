@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::monitor::{Ping, Reading, PING};
 use crate::net::HostEvent;
 use crate::runtime;
-use crate::state::Event;
+use crate::state::{version, Event};
 use libp2p::{Multiaddr, PeerId};
 use std::time::Duration;
 
@@ -48,6 +48,7 @@ pub(super) fn start(cluster: &Cluster) -> Vec<smol::Task<()>> {
         runtime::spawn(check(cluster.clone())),
         runtime::spawn(expire(cluster.clone())),
         runtime::spawn(tell_addresses(cluster.clone())),
+        runtime::spawn(super::version::agree(cluster.clone())),
     ];
     if let Some(delay) = cluster.inner.settings.connect_swarms {
         tasks.push(runtime::spawn(connect_swarms(cluster.clone(), delay)));
@@ -192,7 +193,12 @@ impl Cluster {
     /// Who we are and who our IPFS node is, as far as it says so soon enough; else as it said the last time.
     async fn ping(&self) -> Reading {
         let settings = &self.inner.settings;
-        let mut ping = Ping { peer_name: self.inner.name.clone(), ..Ping::default() };
+        let mut ping = Ping {
+            peer_name: self.inner.name.clone(),
+            version: crate::VERSION.into(),
+            speaks: version::SPOKEN,
+            ..Ping::default()
+        };
         let limit = ASK_IPFS.min(settings.ping_interval / 2);
         match runtime::timeout(limit, "the IPFS daemon", self.inner.ipfs.id()).await {
             Ok(id) => {

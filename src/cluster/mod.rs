@@ -12,6 +12,7 @@ mod peers;
 mod pins;
 mod rpc;
 mod status;
+mod version;
 
 pub use add::{AddOptions, AddPart, PartKind};
 pub use informers::DiskMetric;

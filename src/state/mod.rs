@@ -18,6 +18,7 @@ mod seed;
 mod tests;
 pub mod transfer;
 mod types;
+pub mod version;
 
 pub use machine::{Machine, MemberChange, MAX_REMOVED};
 pub use pin::{Pin, PinMode, PinType};

@@ -45,7 +45,7 @@ fn full_pin(name: &str) -> Pin {
 
 fn member(id: RaftId, name: &str, role: Role) -> Member {
     let addresses = vec!["/ip4/10.0.0.1/tcp/9096".parse::<Multiaddr>().expect("address")];
-    Member { raft_id: id, peer_id: peer(name), name: name.into(), addresses, role }
+    Member { raft_id: id, peer_id: peer(name), name: name.into(), addresses, role, version: String::new() }
 }
 
 fn commands() -> Vec<Command> {
@@ -129,7 +129,7 @@ fn no_bytes_make_the_decoders_panic() {
 #[test]
 fn a_newer_command_stops_the_peer_and_a_broken_one_does_not() {
     let mut bytes = Command::Unpin(cid("a")).encode();
-    bytes[0] = 2;
+    bytes[0] = 3;
     let error = Command::decode(&bytes).expect_err("newer");
     assert_eq!(error.kind(), Kind::Version);
     assert!(!error.kind().is_deterministic());
