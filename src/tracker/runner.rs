@@ -279,6 +279,20 @@ impl Inner {
                         self.leave(&key, record)?;
                     }
                 }
+                Event::Moved(pin) => {
+                    let key = pin.cid.to_bytes();
+                    let record = self.record(&key)?;
+                    let leaving = lock(&self.queue).get(&key).is_some_and(|p| p.op == Op::Unpin);
+                    if !plan::is_here(pin, &self.me) {
+                        self.leave(&key, record)?;
+                    } else if leaving {
+                        // It left and came back before the unpin had its turn.
+                        self.offer(&key, Op::Pin, self.is_priority(pin, 0), 1);
+                    } else {
+                        // Who holds it, or is about to, goes on undisturbed.
+                        self.requeue(&key, Scan::Unsettled)?;
+                    }
+                }
                 Event::Unpinned(pin) => {
                     let key = pin.cid.to_bytes();
                     let record = self.record(&key)?;
