@@ -107,8 +107,14 @@ async fn inform(cluster: Cluster, informer: Informer) {
         let pause = match cluster.measure(&informer).await {
             Ok(readings) => {
                 said = false;
-                cluster.keep(readings.clone());
-                cluster.tell_all(&readings).await;
+                cluster.keep(readings);
+                // All that we know of ourselves goes along: allocation counts only who has every metric, and whoever
+                // missed one must not wait half a TTL for it.
+                let own = {
+                    let shared = &cluster.inner.readings;
+                    shared.lock().readings(&cluster.inner.me, shared.now_ms())
+                };
+                cluster.tell_all(&own).await;
                 informer.ttl / 2
             }
             Err(error) => {

@@ -58,6 +58,8 @@ pub(super) struct Shared {
     /// Passes begun.
     begun: AtomicU64,
     report: Mutex<Report>,
+    /// Pins that have left a peer that was to be emptied, since the start.
+    moved: Mutex<BTreeMap<PeerId, u64>>,
     watchers: Mutex<Vec<async_channel::Sender<()>>>,
     /// A pass is wanted although nothing that is looked at has changed.
     wake: (async_channel::Sender<()>, async_channel::Receiver<()>),
@@ -81,6 +83,7 @@ impl Shared {
             rebalancing: AtomicBool::new(false),
             begun: AtomicU64::new(0),
             report: Mutex::default(),
+            moved: Mutex::default(),
             watchers: Mutex::default(),
             wake: async_channel::bounded(1),
             view: Mutex::default(),

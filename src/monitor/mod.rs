@@ -116,6 +116,12 @@ impl Monitor {
         Some(self.readings.get(&(name.to_string(), *peer))?.expires_ms)
     }
 
+    /// All valid readings of a peer, each with the life it has left.
+    pub fn readings(&self, peer: &PeerId, now_ms: u64) -> Vec<Reading> {
+        let own = self.readings.iter().filter(|((_, p), stored)| p == peer && stored.expires_ms > now_ms);
+        own.map(|(_, stored)| Reading { ttl_ms: stored.expires_ms - now_ms, ..stored.reading.clone() }).collect()
+    }
+
     /// The last `ping` of a peer, valid or not: who its IPFS node was.
     pub fn last_ping(&self, peer: &PeerId) -> Option<Ping> {
         let stored = self.readings.get(&(PING.to_string(), *peer))?;

@@ -195,6 +195,7 @@ impl Cluster {
         self.can_reallocate()?;
         let shared = &self.inner.repin;
         let earlier = shared.begun.load(Ordering::SeqCst);
+        let before = lock(&shared.moved).get(&peer).copied().unwrap_or(0);
         let _mark = Vacating::begin(shared, peer);
         let mut progress = MoveProgress::default();
         let (mut fewest, mut moving) = (u64::MAX, Instant::now());
@@ -207,8 +208,8 @@ impl Cluster {
             // A pass that began before knew nothing of our wish.
             let left = report.left.get(&peer).filter(|_| report.pass > earlier).copied();
             if let Some(left) = left {
-                progress.total = progress.total.max(progress.moved + left.pins);
-                progress.moved = progress.total - left.pins;
+                progress.moved = left.moved.saturating_sub(before);
+                progress.total = progress.moved + left.pins;
                 (progress.coming, progress.failed, progress.short) = (left.coming, left.failed, left.short);
                 if left.pins < fewest || left.coming > 0 {
                     (fewest, moving) = (left.pins.min(fewest), Instant::now());

@@ -62,6 +62,8 @@ pub(super) struct Report {
 pub(super) struct Left {
     /// Pins.
     pub pins: u64,
+    /// Pins that have left it since this peer was started.
+    pub moved: u64,
     /// Of these, whose new holders work on them.
     pub coming: u64,
     /// Of these, whose new holders have failed so far.
@@ -229,7 +231,15 @@ impl Cluster {
         let began = Instant::now();
         let number = self.inner.repin.begin_pass();
         match self.walk(number, passes, liveness, view).await {
-            Ok(report) => {
+            Ok(mut report) => {
+                let mut moved = lock(&self.inner.repin.moved);
+                moved.retain(|peer, _| report.left.contains_key(peer));
+                for (peer, left) in &mut report.left {
+                    let sum = moved.entry(*peer).or_default();
+                    *sum += left.moved;
+                    left.moved = *sum;
+                }
+                drop(moved);
                 passes.ended(view, &report, began);
                 self.say(passes, view, &report);
                 self.inner.repin.publish(report);
@@ -324,14 +334,16 @@ impl Cluster {
                 report.short += 1;
                 report.example.get_or_insert(pin.cid);
             }
-            let after = growth.to.as_deref().unwrap_or(&pin.holders);
-            report.note(after, |left| match growth.short {
+            report.note(&pin.holders, |left| match growth.short {
                 0 if growth.to.is_some() => left.coming += 1,
                 0 => {}
                 _ => left.short += 1,
             });
             match growth.to {
-                Some(to) => moves.push(pin.to(to)),
+                Some(to) => {
+                    report.unnote(&pin.holders, &to);
+                    moves.push(pin.to(to));
+                }
                 None if growth.ask => asked.push(pin),
                 None => {}
             }
@@ -447,6 +459,7 @@ impl Report {
         for holder in before.iter().filter(|p| !after.contains(p)) {
             if let Some(left) = self.left.get_mut(holder) {
                 left.pins -= 1;
+                left.moved += 1;
             }
         }
     }

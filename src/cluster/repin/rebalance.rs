@@ -92,7 +92,7 @@ impl Cluster {
             let mut after = planner;
             self.plan(&view, &mut after).await?;
             progress.peers = self.shares(&before, after.slots());
-            progress.message = format!("{} pins would move", progress.total);
+            progress.message = format!("{} pins would move{}", progress.total, self.left_out(&view));
             progress.done = true;
             return Ok(progress);
         }
@@ -104,6 +104,7 @@ impl Cluster {
             0 => format!("{} pins moved, the copies are even", progress.moved),
             left => format!("{} pins moved; {left} stayed where they were", progress.moved),
         };
+        progress.message.push_str(&self.left_out(&view));
         log::info!(target: "cluster", "rebalance: {}", progress.message);
         Ok(progress)
     }
@@ -244,6 +245,19 @@ impl Cluster {
             busy.remove(cid);
         }
         Ok(!over.is_empty())
+    }
+
+    /// Members that take no part, for a person.
+    fn left_out(&self, view: &View) -> String {
+        let out = view.standing.keys().filter(|p| !view.candidates.iter().any(|c| c.peer == **p));
+        let names: Vec<String> = out.map(|p| called(self, p)).collect();
+        match names.is_empty() {
+            true => String::new(),
+            false => format!(
+                "; left out, because they do not answer, are drained or tell no metrics to allocate by: {}",
+                names.join(", ")
+            ),
+        }
     }
 
     fn shares(&self, before: &[Slot], after: &[Slot]) -> Vec<PeerShare> {
