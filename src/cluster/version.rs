@@ -60,9 +60,19 @@ impl Cluster {
         self.inner.consensus.cluster_version()
     }
 
-    /// Whether pins may be moved by `Command::Reallocate`; until then, only by putting them anew.
-    pub fn can_reallocate(&self) -> bool {
-        self.cluster_version() >= version::REALLOCATE
+    /// Whether every member would understand a move of pins.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Version`] until the last member was upgraded: an older one would have to stop.
+    pub(super) fn can_reallocate(&self) -> Result<()> {
+        if self.cluster_version() >= version::REALLOCATE {
+            return Ok(());
+        }
+        Err(Error::version(format!(
+            "pins cannot be moved yet: not every member has told that it runs pinfold {}; upgrade the others, or wait a \
+             moment if all of them are",
+            version::first_release(version::REALLOCATE)
+        )))
     }
 
     /// Proposes the highest version that all members speak, if we lead and it is above the present one.

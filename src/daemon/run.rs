@@ -178,7 +178,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
         state: state.clone(),
         tracker: tracker.clone(),
         ipfs: ipfs.clone(),
-        settings: build::settings(&config),
+        settings: build::settings(&config, &folder),
     });
     runtime::spawn(listen_to_discovery(host.clone(), consensus.clone())).detach();
     let server = match build::rest(&config, &folder) {
