@@ -7,6 +7,7 @@
 
 mod add;
 mod content;
+pub mod founding;
 mod informers;
 mod peers;
 mod pins;

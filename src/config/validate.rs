@@ -146,10 +146,11 @@ fn cluster(config: &Config) -> Result<()> {
             ),
         });
     }
-    for address in &c.peer_addresses {
+    let named = [("peer_addresses", &c.peer_addresses), ("peers", &c.peers), ("bootstrap", &c.bootstrap)];
+    for (key, address) in named.into_iter().flat_map(|(key, all)| all.iter().map(move |a| (key, a))) {
         if !address.iter().any(|part| matches!(part, Protocol::P2p(_))) {
             return fail(format!(
-                "cluster.peer_addresses has \"{address}\", which does not say who is there; add /p2p/<peer id> at its end"
+                "cluster.{key} has \"{address}\", which does not say who is there; add /p2p/<peer id> at its end"
             ));
         }
     }
@@ -174,6 +175,11 @@ fn raft(config: &Config, warnings: &mut Vec<String>) -> Result<()> {
             format_duration(r.heartbeat_timeout),
             format_duration(r.election_timeout),
             format_duration(MAX_ELECTION)
+        ));
+    }
+    if let Some(id) = r.init_peerset.iter().find(|id| id.parse::<libp2p::PeerId>().is_err()) {
+        return fail(format!(
+            "consensus.raft.init_peerset has \"{id}\", which is no peer id; write what `pinfold id` shows on that peer"
         ));
     }
     if r.max_voters.is_multiple_of(2) {

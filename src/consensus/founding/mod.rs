@@ -23,10 +23,12 @@
 //! disks lost.
 
 mod plan;
+mod restart;
 #[cfg(test)]
 mod tests;
 
-pub use plan::{majority, Ballot, Founder, Plan, Record, MAX_LISTED};
+pub use plan::{majority, Ballot, Founder, Plan, Record, FORMAT, MAX_LISTED};
+pub use restart::{another_cluster, Restart};
 
 use crate::error::Error;
 use serde::{Deserialize, Serialize};
@@ -393,7 +395,9 @@ impl Founding {
     /// Proposes, if enough are here and it is our turn.
     fn begin(&mut self, now: u64) -> Mail {
         let fresh = self.fresh(now);
-        if fresh.len() < self.needed() {
+        // One that is starting may turn out to be a member.
+        let unclear = self.recent(now).any(|(_, seen)| matches!(seen, Seen::Starting));
+        if fresh.len() < self.needed() || unclear {
             self.enough_since = None;
             return Mail::new();
         }
