@@ -13,6 +13,7 @@ mod peers;
 mod pins;
 mod rpc;
 mod status;
+mod time;
 
 pub use add::{AddOptions, AddPart, PartKind};
 pub use informers::DiskMetric;
