@@ -9,6 +9,7 @@ mod add;
 mod content;
 pub mod founding;
 mod informers;
+mod leave;
 mod peers;
 mod pins;
 mod rpc;

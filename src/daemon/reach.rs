@@ -25,11 +25,15 @@ const FIRST_KNOCK: Duration = Duration::from_secs(2);
 /// After a change of the members, before they are written down: changes come in bursts.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// Addresses from the configuration and from the last run, by peer.
-pub(super) fn known_addresses(folder: &Folder, config: &Config) -> BTreeMap<PeerId, Vec<Multiaddr>> {
+/// Addresses by peer: those this start was told, those of the configuration, those of the last run.
+pub(super) fn known_addresses(
+    folder: &Folder,
+    config: &Config,
+    told: &[Multiaddr],
+) -> BTreeMap<PeerId, Vec<Multiaddr>> {
     let cluster = &config.cluster;
-    let mut known: Vec<Multiaddr> =
-        [&cluster.peer_addresses, &cluster.peers, &cluster.bootstrap].into_iter().flatten().cloned().collect();
+    let mut known = told.to_vec();
+    known.extend([&cluster.peer_addresses, &cluster.peers, &cluster.bootstrap].into_iter().flatten().cloned());
     match folder.read_peerstore() {
         Ok((addresses, warnings)) => {
             known.extend(addresses);

@@ -29,8 +29,8 @@ const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
 const HAND_OVER_LIMIT: Duration = Duration::from_millis(1_500);
 /// How long running requests may finish in a clean stop.
 const DRAIN_LIMIT: Duration = Duration::from_millis(500);
-/// Limit of leaving the cluster in a stop that leaves.
-const LEAVE_LIMIT: Duration = Duration::from_secs(10);
+/// Limit of leaving the cluster in a stop that leaves, moving the content included: a third of what systemd grants.
+const LEAVE_LIMIT: Duration = Duration::from_secs(30);
 
 /// Why a running daemon stops.
 enum Ending {
@@ -133,12 +133,12 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     let members = Arc::new(Members::default());
     let rpc = Rpc::start(host.clone(), members.clone())?;
     let desk = Desk::open(&rpc, &data);
-    let known = reach::known_addresses(&folder, &config);
+    let mut bootstrap = options.bootstrap.clone();
+    bootstrap.extend(invited);
+    let known = reach::known_addresses(&folder, &config, &bootstrap);
     known.iter().for_each(|(peer, addresses)| host.set_addresses(*peer, addresses.clone()));
     let ipfs = build::ipfs(&config, &folder).await.context("ipfs_connector")?;
 
-    let mut bootstrap = options.bootstrap.clone();
-    bootstrap.extend(invited);
     let entry = Entry {
         folder: &folder,
         config: &config,
@@ -300,7 +300,7 @@ impl Peer {
         let mut left = matches!(ending, Ending::Removed);
         if alive && (leave || self.config.cluster.leave_on_shutdown) {
             match runtime::timeout(LEAVE_LIMIT, "leaving the cluster", self.cluster.leave()).await {
-                Ok(()) => left = true,
+                Ok(gone) => left = gone,
                 Err(error) => log::warn!(target: "service", "could not leave the cluster: {error}"),
             }
         }
