@@ -188,6 +188,25 @@ pub struct LocalOne {
     pub what: Option<String>,
 }
 
+/// `drain`
+#[derive(FromArgs, Clone, Debug, PartialEq)]
+pub struct Drain {
+    /// take pins again
+    #[argh(switch)]
+    pub undo: bool,
+    /// the peer
+    #[argh(positional)]
+    pub peer: String,
+}
+
+/// `rebalance`
+#[derive(FromArgs, Clone, Debug, Default, PartialEq)]
+pub struct Rebalance {
+    /// only say
+    #[argh(switch)]
+    pub dry_run: bool,
+}
+
 /// `add`
 #[derive(FromArgs, Clone, Debug, Default, PartialEq)]
 pub struct Add {
@@ -446,6 +465,8 @@ pub enum Parsed {
     Id,
     PeersLs,
     PeersRm(One),
+    Drain(Drain),
+    Rebalance(Rebalance),
     Add(Box<Add>),
     Get(Get),
     Cat(Many),
@@ -488,6 +509,8 @@ pub fn parse(words: &Words) -> Result<(Globals, Parsed), Failure> {
         Cmd::Id => Parsed::Id,
         Cmd::PeersLs => Parsed::PeersLs,
         Cmd::PeersRm => Parsed::PeersRm(typed(&name, own)?),
+        Cmd::Drain => Parsed::Drain(typed(&name, own)?),
+        Cmd::Rebalance => Parsed::Rebalance(typed(&name, own)?),
         Cmd::Add => Parsed::Add(Box::new(typed(&name, own)?)),
         Cmd::Get => Parsed::Get(typed(&name, own)?),
         Cmd::Cat => Parsed::Cat(typed(&name, own)?),

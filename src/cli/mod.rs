@@ -32,6 +32,7 @@ mod add;
 mod dot;
 mod get;
 mod local;
+mod moves;
 mod upload;
 
 use args::{Globals, Parsed};

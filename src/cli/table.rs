@@ -69,6 +69,8 @@ pub enum Cmd {
     Id,
     PeersLs,
     PeersRm,
+    Drain,
+    Rebalance,
     Add,
     PinAdd,
     PinRm,
@@ -485,6 +487,20 @@ pub const COMMANDS: &[Command] = &[
         command(Cmd::PeersRm, "rm", Faces::PC, Side::Client, "Removes a peer from the cluster; its copies move to others")
             .args("<peer ID>", 0, 1),
     ]),
+    command(Cmd::Drain, "drain", Faces::P, Side::Client, "Moves all pins off a peer, which takes no new ones until --undo")
+        .args("<peer ID>", 1, 1)
+        .details(
+            "The peer keeps each copy until another peer has one. It stays drained across restarts. Interrupting this \
+             command does not stop the draining; --undo does. Pins that are on every peer stay.",
+        )
+        .flags(&[Flag::switch("undo", &[], "let the peer take pins again; it gets none back by itself")]),
+    command(Cmd::Rebalance, "rebalance", Faces::P, Side::Client, "Evens out the copies between the peers, for example after adding one")
+        .details(
+            "Moves as few copies as it takes to fill all peers in proportion to their capacity, with the copies of one \
+             pin in different groups (tags) where there are several. A copy is dropped only when the new one is \
+             complete. Interrupting the command stops it, with every pin keeping its copies; run it again to go on.",
+        )
+        .flags(&[Flag::switch("dry-run", &["n"], "only say what would move")]),
     command(Cmd::Add, "add", Faces::PC, Side::Client, "Adds files or folders, spreads them to the peers and pins them")
         .args("<path or URL> ...", 1, ANY)
         .flags(ADD),

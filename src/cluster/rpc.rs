@@ -112,7 +112,7 @@ pub(super) struct Links {
 struct Method<F>(Cluster, F);
 
 /// Every handler has this shape.
-type Serve = for<'a> fn(&'a Cluster, &'a mut Call) -> futures::future::BoxFuture<'a, Result<()>>;
+pub(super) type Serve = for<'a> fn(&'a Cluster, &'a mut Call) -> futures::future::BoxFuture<'a, Result<()>>;
 
 #[async_trait]
 impl Handler for Method<Serve> {
@@ -139,6 +139,11 @@ pub(super) fn register(cluster: &Cluster) {
     for (name, access, serve) in methods {
         cluster.inner.rpc.register(name, access, Arc::new(Method(cluster.clone(), serve)));
     }
+}
+
+/// Registers one more, for rooms that keep theirs beside what they do.
+pub(super) fn register_one(cluster: &Cluster, name: &'static str, access: Access, serve: Serve) {
+    cluster.inner.rpc.register(name, access, Arc::new(Method(cluster.clone(), serve)));
 }
 
 async fn serve_join(cluster: &Cluster, call: &mut Call) -> Result<()> {

@@ -179,7 +179,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
         state: state.clone(),
         tracker: tracker.clone(),
         ipfs: ipfs.clone(),
-        settings: build::settings(&config),
+        settings: build::settings(&config, &folder),
     });
     members.complete.store(true, Ordering::Release);
     runtime::spawn(reach::listen_to_discovery(host.clone(), consensus.clone())).detach();

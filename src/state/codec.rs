@@ -9,6 +9,7 @@
 //! format version too. Decoding must never panic and never allocate more than the input justifies. A command of a newer version is
 //! [`Kind::Version`], which is not deterministic: the peer that cannot read it stops instead of skipping it.
 
+use super::moves::{check_mentions, Move, MovesV2};
 use super::pin::{Pin, PinMode, PinType};
 use super::types::{Command, Member, Outcome, Role};
 use crate::clock::Timestamp;
@@ -20,6 +21,8 @@ use serde::{Deserialize, Serialize};
 
 /// Format of every record and command made here.
 const FORMAT: u8 = 1;
+/// Format of what the first pinfold could not say.
+const FORMAT_2: u8 = 2;
 
 /// Longest CID in bytes; a CIDv1 of a 64-byte hash has 68. It is a key of the store.
 pub const MAX_CID: usize = 128;
@@ -76,10 +79,23 @@ enum CommandV1<'a> {
     PinMany(Vec<PinV1<'a>>),
 }
 
+/// The commands that V1 has no word for. New ones go to the end: a variant is known by its place.
+#[derive(Serialize, Deserialize)]
+enum CommandV2<'a> {
+    #[serde(borrow)]
+    Reallocate(MovesV2<'a>),
+}
+
 #[derive(Serialize, Deserialize)]
 struct OutcomeV1<'a> {
     #[serde(borrow)]
     pin: Option<PinV1<'a>>,
+}
+
+/// The outcomes that V1 has no word for.
+#[derive(Serialize, Deserialize)]
+enum OutcomeV2 {
+    Moved(u32),
 }
 
 const KINDS: [PinType; 4] = [PinType::Data, PinType::Meta, PinType::ClusterDag, PinType::Shard];
@@ -92,7 +108,7 @@ fn from_seconds(seconds: Option<i64>) -> Timestamp {
     seconds.map_or(Timestamp::ZERO, Timestamp::from_secs)
 }
 
-fn to_cid(what: &str, bytes: &[u8]) -> Result<Cid> {
+pub(super) fn to_cid(what: &str, bytes: &[u8]) -> Result<Cid> {
     if bytes.len() > MAX_CID {
         return Err(Error::invalid(format!("{what} has {} bytes, {MAX_CID} are allowed", bytes.len())));
     }
@@ -104,7 +120,7 @@ fn to_cid(what: &str, bytes: &[u8]) -> Result<Cid> {
     Ok(cid)
 }
 
-fn to_peer(bytes: &[u8]) -> Result<PeerId> {
+pub(super) fn to_peer(bytes: &[u8]) -> Result<PeerId> {
     PeerId::from_bytes(bytes).map_err(|e| Error::invalid(format!("a peer id is malformed: {e}")))
 }
 
@@ -314,6 +330,15 @@ impl Command {
             Command::Unpin(cid) | Command::Expire(cid, _) if cid.encoded_len() > MAX_CID => {
                 Err(Error::invalid(format!("{cid} has more than {MAX_CID} bytes")))
             }
+            Command::Reallocate(moves) if moves.len() > Command::MAX_BATCH => Err(Error::invalid(format!(
+                "a batch of {} moves; {} are allowed in one command",
+                moves.len(),
+                Command::MAX_BATCH
+            ))),
+            Command::Reallocate(moves) => {
+                check_mentions(moves.iter().map(|m| m.from.len() + m.to.len()).sum())?;
+                moves.iter().try_for_each(Move::check)
+            }
             Command::Unpin(_) | Command::Expire(..) | Command::UpdateMember(_) => Ok(()),
         }
     }
@@ -326,6 +351,9 @@ impl Command {
             Command::Expire(cid, at) => CommandV1::Expire(cid.to_bytes().into(), to_seconds(*at)),
             Command::UpdateMember(member) => CommandV1::UpdateMember(MemberV1::of(member)),
             Command::PinMany(pins) => CommandV1::PinMany(pins.iter().map(PinV1::of).collect()),
+            Command::Reallocate(moves) => {
+                return record::encode(FORMAT_2, &CommandV2::Reallocate(MovesV2::of(moves)))
+            }
         };
         record::encode(FORMAT, &v1)
     }
@@ -343,8 +371,17 @@ impl Command {
                 Command::MAX_BYTES
             )));
         }
-        let v1 = record::decode(FORMAT, bytes).map_err(|f| f.into_error("a command", Kind::Invalid))?;
-        let command = match v1 {
+        let fault = |f: record::Fault| f.into_error("a command", Kind::Invalid);
+        let command = match bytes.first() {
+            Some(&FORMAT) => Command::of_v1(record::decode(FORMAT, bytes).map_err(fault)?)?,
+            _ => Command::of_v2(record::decode(FORMAT_2, bytes).map_err(fault)?)?,
+        };
+        command.check()?;
+        Ok(command)
+    }
+
+    fn of_v1(v1: CommandV1<'_>) -> Result<Command> {
+        Ok(match v1 {
             CommandV1::Pin(pin) => Command::Pin(Box::new(pin.into_pin()?)),
             CommandV1::Unpin(cid) => Command::Unpin(to_cid("the cid of an unpin", &cid.0)?),
             CommandV1::Expire(cid, at) => {
@@ -354,9 +391,13 @@ impl Command {
             CommandV1::PinMany(pins) => {
                 Command::PinMany(pins.into_iter().map(PinV1::into_pin).collect::<Result<_>>()?)
             }
-        };
-        command.check()?;
-        Ok(command)
+        })
+    }
+
+    fn of_v2(v2: CommandV2<'_>) -> Result<Command> {
+        Ok(match v2 {
+            CommandV2::Reallocate(moves) => Command::Reallocate(moves.into_moves()?),
+        })
     }
 }
 
@@ -366,6 +407,7 @@ impl Outcome {
         let pin = match self {
             Outcome::Done => None,
             Outcome::Pin(pin) => Some(PinV1::of(pin)),
+            Outcome::Moved(count) => return record::encode(FORMAT_2, &OutcomeV2::Moved(*count)),
         };
         record::encode(FORMAT, &OutcomeV1 { pin })
     }
@@ -375,8 +417,12 @@ impl Outcome {
     /// # Errors
     /// [`Kind::Version`] for an outcome of a newer pinfold, [`Kind::Corrupt`] for anything else.
     pub fn decode(bytes: &[u8]) -> Result<Outcome> {
-        let v1: OutcomeV1<'_> =
-            record::decode(FORMAT, bytes).map_err(|f| f.into_error("an outcome", Kind::Corrupt))?;
+        let fault = |f: record::Fault| f.into_error("an outcome", Kind::Corrupt);
+        if bytes.first() != Some(&FORMAT) {
+            let OutcomeV2::Moved(count) = record::decode(FORMAT_2, bytes).map_err(fault)?;
+            return Ok(Outcome::Moved(count));
+        }
+        let v1: OutcomeV1<'_> = record::decode(FORMAT, bytes).map_err(fault)?;
         match v1.pin {
             None => Ok(Outcome::Done),
             Some(pin) => {

@@ -9,7 +9,7 @@
 
 use super::digest;
 use super::types::{Applied, Command, Event, Member, Outcome, RaftId, Role};
-use super::{Pin, PinMode};
+use super::{Move, Pin, PinMode};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::store::{record, StateStore, Table, WriteBatch};
@@ -184,6 +184,7 @@ impl Machine {
             Some(Command::Pin(pin)) => put_pin(&mut draft, *pin)
                 .map(|pin| (Outcome::Pin(Box::new(pin.clone())), vec![Event::Pinned(Box::new(pin))])),
             Some(Command::PinMany(pins)) => put_pins(&mut draft, pins),
+            Some(Command::Reallocate(moves)) => move_pins(&mut draft, moves),
             Some(Command::Unpin(cid)) => remove_pin(&mut draft, &cid, None),
             Some(Command::Expire(cid, expiry)) => remove_pin(&mut draft, &cid, Some(expiry.trunc())),
             Some(Command::UpdateMember(update)) => self.update_member(&mut draft, update).map(|changed| {
@@ -422,6 +423,22 @@ fn put_pins(draft: &mut Draft, pins: Vec<Pin>) -> Step<(Outcome, Vec<Event>)> {
         events.push(Event::Pinned(Box::new(pin)));
     }
     Ok((Outcome::Done, events))
+}
+
+/// Moves pins, each only if it is still where the move saw it.
+fn move_pins(draft: &mut Draft, moves: Vec<Move>) -> Step<(Outcome, Vec<Event>)> {
+    let mut events = Vec::with_capacity(moves.len());
+    for Move { cid, from, to } in moves {
+        let Some(mut pin) = draft.pin(&cid)? else { continue };
+        // An everywhere pin has no list of holders to move in.
+        if pin.is_everywhere() || pin.allocations != from || from == to {
+            continue;
+        }
+        pin.allocations = to;
+        draft.put(Table::Pins, cid.to_bytes(), Some(pin.encode()))?;
+        events.push(Event::Moved(Box::new(pin)));
+    }
+    Ok((Outcome::Moved(events.len() as u32), events))
 }
 
 /// Removes a pin; with `expiry`, only one that still ends exactly then (else nothing happens: somebody

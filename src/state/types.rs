@@ -1,5 +1,6 @@
 //! Commands, their outcomes, and members: the vocabulary between cluster, consensus and state.
 
+use super::moves::Move;
 use super::pin::Pin;
 use crate::clock::Timestamp;
 use cid::Cid;
@@ -57,10 +58,13 @@ pub enum Command {
     UpdateMember(Member),
     /// Put many pins in one entry (bulk import); at most [`Command::MAX_BATCH`].
     PinMany(Vec<Pin>),
+    /// Move pins to other holders, each only if its allocations are still what the move says; at most
+    /// [`Command::MAX_BATCH`]. Proposed by the leader.
+    Reallocate(Vec<Move>),
 }
 
 impl Command {
-    /// Most pins in one [`Command::PinMany`].
+    /// Most pins in one [`Command::PinMany`], most moves in one [`Command::Reallocate`].
     pub const MAX_BATCH: usize = 1_000;
     /// Largest encoded command, bytes.
     pub const MAX_BYTES: usize = 1 << 20;
@@ -73,6 +77,8 @@ pub enum Outcome {
     Done,
     /// The pin as it was removed or as it is now stored.
     Pin(Box<Pin>),
+    /// So many pins were moved; the others had changed in the meantime.
+    Moved(u32),
 }
 
 /// How far a peer has applied the log.
@@ -89,6 +95,8 @@ pub struct Applied {
 pub enum Event {
     /// A pin was put (new or changed).
     Pinned(Box<Pin>),
+    /// A pin got other holders, by nobody's wish but the cluster's: who holds it already has nothing to do.
+    Moved(Box<Pin>),
     /// A pin was removed.
     Unpinned(Box<Pin>),
     /// The set of members, or a member's record, changed.
