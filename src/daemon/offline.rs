@@ -1,7 +1,7 @@
 //! Commands on a folder: the invite token of a running peer, and `state export | import | cleanup` of a
 //! stopped one (they take the lock, so a running daemon refuses them).
 
-use super::upgrade;
+use super::{enter, upgrade};
 use crate::api::types::Id;
 use crate::config::{self, host_port, Config, Env, Folder, Identity, Invite};
 use crate::consensus::{bootstrap, Start};
@@ -186,5 +186,6 @@ pub fn state_cleanup(folder: &Folder) -> Result<()> {
     if data.exists() {
         rotate::rotate(&data, config.consensus.backups_rotate as usize)?;
     }
+    enter::forget_removal(folder);
     Ok(())
 }
