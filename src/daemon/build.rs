@@ -138,6 +138,7 @@ pub(super) async fn ipfs(config: &Config, folder: &Folder) -> Result<Arc<dyn Ipf
                 pin_timeout: http.pin_timeout,
                 unpin_timeout: http.unpin_timeout,
                 repogc_timeout: http.repogc_timeout,
+                unpin_disable: http.unpin_disable,
             })?;
             Ok(Arc::new(kubo))
         }
