@@ -12,6 +12,7 @@ mod peers;
 mod pins;
 mod rpc;
 mod status;
+mod twins;
 
 pub use add::{AddOptions, AddPart, PartKind};
 pub use informers::DiskMetric;
@@ -136,6 +137,7 @@ impl Cluster {
             }),
         };
         rpc::register(&cluster);
+        status::sync::register(&cluster);
         let tasks = informers::start(&cluster);
         cluster.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(tasks);
         cluster

@@ -64,7 +64,14 @@ pub(super) fn tracker(config: &Config) -> TrackerConfig {
         concurrent_pins: config.pin_tracker.concurrent_pins as usize,
         priority_max_age: config.pin_tracker.priority_pin_max_age,
         priority_max_retries: config.pin_tracker.priority_pin_max_retries,
+        max_queued: config.pin_tracker.max_pin_queue_size as usize,
         recover_interval: config.cluster.pin_recover_interval,
+        ipfs_sync_interval: config.cluster.ipfs_sync_interval,
+        state_sync_interval: config.cluster.state_sync_interval,
+        informer_trigger: match &config.ipfs {
+            IpfsSection::Http(http) => http.informer_trigger_interval,
+            IpfsSection::Embedded(_) => 0,
+        },
     }
 }
 
