@@ -14,6 +14,7 @@ mod pins;
 mod repos;
 mod rpc;
 mod status;
+mod twins;
 
 pub use add::{AddOptions, AddPart, PartKind};
 pub use holding::Holding;
@@ -139,6 +140,7 @@ impl Cluster {
             }),
         };
         rpc::register(&cluster);
+        status::sync::register(&cluster);
         let tasks = informers::start(&cluster);
         cluster.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(tasks);
         cluster

@@ -44,7 +44,7 @@ pub(super) const LINKS: &str = "cluster.links";
 pub(super) const ROWS_PER_FRAME: usize = 500;
 /// How long whoever asked for all statuses may leave us waiting: it reads from all peers in step, at the pace
 /// of the slowest and of its own client.
-const STATUS_IDLE: Duration = Duration::from_secs(300);
+pub(super) const STATUS_IDLE: Duration = Duration::from_secs(300);
 /// A peer that works on an answer, or has nothing to send yet, gives a sign of life this often: well
 /// below the idle limit of the other end.
 pub(super) const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
@@ -107,7 +107,7 @@ pub(super) struct Links {
 }
 
 /// A handler that is a method of [`Cluster`].
-struct Method<F>(Cluster, F);
+pub(super) struct Method<F>(pub(super) Cluster, pub(super) F);
 
 /// Every handler has this shape.
 pub(super) type Serve = for<'a> fn(&'a Cluster, &'a mut Call) -> futures::future::BoxFuture<'a, Result<()>>;

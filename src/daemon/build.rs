@@ -65,7 +65,14 @@ pub(super) fn tracker(config: &Config) -> TrackerConfig {
         concurrent_pins: config.pin_tracker.concurrent_pins as usize,
         priority_max_age: config.pin_tracker.priority_pin_max_age,
         priority_max_retries: config.pin_tracker.priority_pin_max_retries,
+        max_queued: config.pin_tracker.max_pin_queue_size as usize,
         recover_interval: config.cluster.pin_recover_interval,
+        ipfs_sync_interval: config.cluster.ipfs_sync_interval,
+        state_sync_interval: config.cluster.state_sync_interval,
+        informer_trigger: match &config.ipfs {
+            IpfsSection::Http(http) => http.informer_trigger_interval,
+            IpfsSection::Embedded(_) => 0,
+        },
     }
 }
 
@@ -164,6 +171,7 @@ pub(super) async fn ipfs(config: &Config, folder: &Folder) -> Result<Arc<dyn Ipf
                 pin_timeout: http.pin_timeout,
                 unpin_timeout: http.unpin_timeout,
                 repogc_timeout: http.repogc_timeout,
+                unpin_disable: http.unpin_disable,
             })?;
             Ok(Arc::new(kubo))
         }

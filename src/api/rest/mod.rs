@@ -108,6 +108,8 @@ impl Rest {
             ["allocations", cid] if get => self.allocation(cid).await,
             ["pins"] if get => self.status_all(&call).await,
             ["pins", "recover"] if post => self.recover_all(&call).await,
+            ["pins", "sync"] if post => self.sync_all(&call).await,
+            ["pins", cid, "sync"] if post => self.sync(cid, &call).await,
             ["pins", cid, "recover"] if post => self.recover(cid, &call).await,
             ["pins", "ipfs" | "ipns" | "ipld", _, ..] if post => self.pin_path(&call).await,
             ["pins", "ipfs" | "ipns" | "ipld", _, ..] if delete => self.unpin_path(&call).await,
