@@ -79,11 +79,7 @@ async fn measure(cluster: Cluster) {
         }
         cluster.keep(readings.clone());
         cluster.tell_all(&readings).await;
-        // Sooner when many new pins have come (informer_trigger_interval).
-        let grown = async {
-            let _ = cluster.tracker().grown().recv().await;
-        };
-        smol::future::or(grown, runtime::sleep(pause)).await;
+        runtime::sleep(pause).await;
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod add;
 mod content;
+mod holders;
 mod informers;
 mod peers;
 mod pins;

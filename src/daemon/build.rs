@@ -68,10 +68,6 @@ pub(super) fn tracker(config: &Config) -> TrackerConfig {
         recover_interval: config.cluster.pin_recover_interval,
         ipfs_sync_interval: config.cluster.ipfs_sync_interval,
         state_sync_interval: config.cluster.state_sync_interval,
-        informer_trigger: match &config.ipfs {
-            IpfsSection::Http(http) => http.informer_trigger_interval,
-            IpfsSection::Embedded(_) => 0,
-        },
     }
 }
 

@@ -25,7 +25,7 @@ use cid::Cid;
 use libp2p::PeerId;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -63,8 +63,6 @@ pub struct TrackerConfig {
     pub ipfs_sync_interval: Duration,
     /// Between two comparisons of state and records.
     pub state_sync_interval: Duration,
-    /// After so many new pins the disk is to be measured anew, see [`Tracker::grown`]; 0: never.
-    pub informer_trigger: u32,
 }
 
 /// The running tracker; clone is cheap.
@@ -90,9 +88,6 @@ pub(super) struct Inner {
     pub(super) spot: Mutex<Spot>,
     /// Held while IPFS lists its pins.
     pub(super) listing: smol::lock::Mutex<()>,
-    /// Pins since the disk was last asked to be measured, and the channel that asks.
-    new_pins: AtomicU32,
-    grown: (async_channel::Sender<()>, async_channel::Receiver<()>),
     /// Milliseconds that a test has skipped.
     #[cfg(test)]
     pub(super) skipped: std::sync::atomic::AtomicU64,
@@ -124,8 +119,6 @@ impl Tracker {
             started: Instant::now(),
             spot: Mutex::default(),
             listing: smol::lock::Mutex::new(()),
-            new_pins: AtomicU32::new(0),
-            grown: async_channel::bounded(1),
             #[cfg(test)]
             skipped: std::sync::atomic::AtomicU64::new(0),
         });
@@ -198,12 +191,6 @@ impl Tracker {
     /// Pins waiting for a worker.
     pub fn waiting_pins(&self) -> usize {
         lock(&self.inner.queue).waiting_pins()
-    }
-
-    /// Gets a message when so many pins have come that the disk should be measured anew
-    /// ([`TrackerConfig::informer_trigger`]).
-    pub fn grown(&self) -> async_channel::Receiver<()> {
-        self.inner.grown.1.clone()
     }
 
     /// Stops all work; what runs is cancelled and found again at the next start.
@@ -577,15 +564,6 @@ impl Inner {
             running.remove(&job.key);
         }
     }
-
-    /// Counts a pin that has just come.
-    fn count_new_pin(&self) {
-        let trigger = self.config.informer_trigger;
-        if trigger > 0 && self.new_pins.fetch_add(1, Relaxed) + 1 >= trigger {
-            self.new_pins.store(0, Relaxed);
-            let _ = self.grown.0.try_send(());
-        }
-    }
 }
 
 /// Writes the record of a job that ended, unless a newer operation replaced it meanwhile.
@@ -596,7 +574,6 @@ fn conclude(inner: &Inner, job: &Job, result: Result<Option<PinMode>>) -> Result
     let failed = result.is_err();
     let written = match (job.op, result) {
         (Op::Pin, Ok(Some(mode))) => {
-            inner.count_new_pin();
             inner.put_record(&job.key, Some(&Record::pinned(mode, Timestamp::now())))
         }
         // It left this peer before the job began. The record is still needed: the event that follows unpins by it.
