@@ -109,13 +109,15 @@ impl Cluster {
         allocator::allocate(&Request { min, max, current, preferred, candidates: &candidates })
     }
 
-    fn candidates(&self) -> Vec<Candidate> {
+    /// The members that may get a pin: alive, not drained, with every metric.
+    pub(super) fn candidates(&self) -> Vec<Candidate> {
         let readings = &self.inner.readings;
         let (monitor, now) = (readings.lock(), readings.now_ms());
         let names = &self.inner.settings.allocate_by;
         self.member_ids()
             .into_iter()
             .filter(|peer| monitor.reading(crate::monitor::PING, peer, now).is_some())
+            .filter(|peer| monitor.reading(crate::monitor::DRAINED, peer, now).is_none())
             .filter_map(|peer| {
                 let metrics = names
                     .iter()
@@ -165,7 +167,7 @@ impl Cluster {
     pub async fn unpin(&self, cid: Cid) -> Result<Pin> {
         match self.inner.consensus.propose(Command::Unpin(cid)).await? {
             Outcome::Pin(pin) => Ok(*pin),
-            Outcome::Done => Err(Error::internal("unpin was committed without telling the pin it removed")),
+            Outcome::Done | Outcome::Moved(_) => Err(Error::internal("unpin was committed without telling the pin it removed")),
         }
     }
 
