@@ -8,6 +8,7 @@
 mod add;
 mod content;
 pub mod founding;
+mod holders;
 mod holding;
 mod informers;
 mod leave;

@@ -35,7 +35,7 @@ impl Cluster {
         let existing = self.find(&cid)?;
         let pin = match options.pin_update {
             Some(source) => self.updated(cid, source, &options).await?,
-            None => self.prepared(cid, &options, existing.as_ref())?,
+            None => self.prepared(cid, &options, existing.as_ref()).await?,
         };
         self.commit(pin).await
     }
@@ -58,15 +58,18 @@ impl Cluster {
     }
 
     /// A pin with defaults filled in, checked, and allocated.
-    fn prepared(&self, cid: Cid, options: &PinOptions, existing: Option<&Pin>) -> Result<Pin> {
+    async fn prepared(&self, cid: Cid, options: &PinOptions, existing: Option<&Pin>) -> Result<Pin> {
         let mut pin = self.described(cid, options)?;
         if existing.is_some_and(|e| e.mode == PinMode::Recursive && pin.mode == PinMode::Direct) {
             return Err(Error::conflict(
                 "cannot repin a CID which is already pinned in recursive mode (new pin is pinned as direct). Unpin it first.",
             ));
         }
-        let current = existing.map(|e| e.allocations.as_slice()).unwrap_or_default();
-        pin.allocations = self.allocate(&pin, current, &options.user_allocations)?;
+        let current = match existing {
+            Some(existing) => self.holders_to_keep(existing, pin.replication_max).await,
+            None => Vec::new(),
+        };
+        pin.allocations = self.allocate(&pin, &current, &options.user_allocations)?;
         Ok(pin)
     }
 
