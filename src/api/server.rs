@@ -13,13 +13,13 @@
 use super::gate::{Connection, Duplex, Gate, Patience};
 use super::http::{Body, Remote, Response, ResponseBody, Service, User};
 use super::listen::{Listener, Socket};
+use super::tls::Tls;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::runtime;
 use bytes::Bytes;
 use futures::future::{select, Either, FutureExt};
 use futures::io::AsyncWriteExt;
-use futures_rustls::TlsAcceptor;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::header::{HeaderValue, CONNECTION, EXPECT, HOST};
 use hyper::server::conn::http1;
@@ -122,7 +122,7 @@ pub struct ServerConfig {
     /// Multiaddresses (see [`super::listen`]); all of them must be had.
     pub listen: Vec<String>,
     /// TLS on all of them.
-    pub tls: Option<TlsAcceptor>,
+    pub tls: Option<Tls>,
     /// See [`Limits`].
     pub limits: Limits,
 }
@@ -148,7 +148,7 @@ impl std::fmt::Debug for Server {
 struct Shared {
     service: Arc<dyn Service>,
     limits: Limits,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Tls>,
     places: Mutex<Places>,
 }
 
@@ -358,7 +358,10 @@ async fn serve(
     let stream: Box<dyn Duplex> = match &shared.tls {
         None => duplex(socket),
         Some(tls) => {
-            let handshake = async { tls.accept(duplex(socket)).await.map_err(Error::from) };
+            let handshake = async {
+                let acceptor = tls.acceptor().await;
+                acceptor.accept(duplex(socket)).await.map_err(Error::from)
+            };
             match runtime::timeout(HANDSHAKE_TIMEOUT, "TLS handshake", handshake).await {
                 Ok(stream) => Box::new(stream),
                 Err(error) => {

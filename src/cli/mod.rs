@@ -29,9 +29,11 @@ pub mod text;
 pub mod wait;
 
 mod add;
+mod doctor;
 mod dot;
 mod get;
 mod local;
+mod secrets;
 mod upload;
 
 use args::{Globals, Parsed};
@@ -114,7 +116,7 @@ impl Invocation {
         let done = if self.side == Side::Client {
             self.ask(encoding)
         } else {
-            local::run(face, &self.globals, self.command)
+            local::run(face, &self.globals, self.command, encoding)
         };
         match done {
             Ok(()) => 0,
