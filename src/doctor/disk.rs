@@ -61,7 +61,7 @@ fn space(path: &Path, storage_max: u64, config: &Config, folder: &Folder, findin
         return findings.push(Finding::fail("disk", what, fix));
     }
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    let room = format!("{} free", ByteSize(free >> 20 << 20));
+    let room = format!("{} free", amount(free));
     let du = format!("du -xsh {}/* | sort -h", quoted(path));
     if free < FULL {
         let what = format!("{shown} has {room}: nothing more is taken");
@@ -79,13 +79,21 @@ fn space(path: &Path, storage_max: u64, config: &Config, folder: &Folder, findin
             );
             let fix = format!(
                 "set storage_max to at most {} in {}",
-                ByteSize((used + free.saturating_sub(NEARLY_FULL)) >> 20 << 20),
+                ByteSize((used + free.saturating_sub(NEARLY_FULL)) / 1_000_000_000 * 1_000_000_000),
                 quoted(&folder.service_json())
             );
             return findings.push(Finding::warn("disk", what, fix));
         }
     }
     findings.push(Finding::ok("disk", format!("{shown} has {room}")));
+}
+
+/// Bytes as a person counts them.
+fn amount(bytes: u64) -> String {
+    match bytes {
+        0..1_000_000_000 => format!("{} MB", bytes / 1_000_000),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
 }
 
 fn blocks(config: &Config, folder: &Folder) -> PathBuf {

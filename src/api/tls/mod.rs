@@ -99,6 +99,7 @@ impl Tls {
             let state = State { serving, looked: Instant::now(), bad: None, complained: None };
             let inner = Inner { what, certificate, key, state: Mutex::new(state) };
             inner.complain(Timestamp::now());
+            inner.warn_of_readers();
             Ok::<_, Error>(Tls { inner: Arc::new(inner) })
         })
         .await?;
@@ -172,6 +173,17 @@ impl Inner {
         drop(state);
         if told {
             log::warn!("{}: the changed certificate is not used, the old one goes on serving: {error}", self.what);
+        }
+    }
+
+    /// Says in words that other users can read the key.
+    fn warn_of_readers(&self) {
+        let key = self.key.display();
+        if std::fs::metadata(&self.key).is_ok_and(|meta| meta.mode() & 0o077 != 0) {
+            log::warn!(
+                "{}: {key} is a private key and other users can read it; close it with: chmod 600 {key}",
+                self.what
+            );
         }
     }
 
