@@ -7,6 +7,7 @@
 //! long as that takes, and the export of the pins at the very end as long as there are pins.
 
 mod build;
+mod files;
 mod fresh;
 mod notify;
 mod offline;

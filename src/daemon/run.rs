@@ -1,7 +1,7 @@
 //! `daemon`, `up`, `join`: start, wait, stop.
 
 use super::signals::Stop;
-use super::{build, fresh, notify, say, DaemonOptions, RunMode, STOP_LIMIT};
+use super::{build, files, fresh, notify, say, DaemonOptions, RunMode, STOP_LIMIT};
 use crate::api::{self, server::Server};
 use crate::cluster::{self, Cluster, JoinRequest, Parts};
 use crate::config::{init, Config, Env, Folder, Identity};
@@ -50,6 +50,7 @@ enum Ending {
 pub fn run(options: DaemonOptions) -> Result<()> {
     // Before anything else: a signal during a slow start must be a clean stop too.
     let mut stop = Stop::catch()?;
+    files::raise_limit();
     runtime::block_on(async move {
         // Boxed: everything of a peer passes through this future, too much for a stack frame.
         let started = Box::pin(start(&options));

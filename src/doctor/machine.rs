@@ -55,7 +55,8 @@ fn field(text: &str, name: &str) -> Option<u64> {
 pub(super) fn files(running: Option<&Running>, findings: &mut Vec<Finding>) {
     let (limit, whose) = match running.and_then(|running| limit_of(running.pid)) {
         Some(limit) => (limit, "the running daemon"),
-        None => (getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX), "a daemon started from here"),
+        // The daemon raises its limit to the highest that it may have.
+        None => (getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX), "a daemon started from here"),
     };
     let what = if limit == u64::MAX {
         format!("{whose} may open any number of files")
