@@ -145,7 +145,7 @@ fn what_is_wrong_in_the_folder_is_found() {
     with(&|_| {});
     std::fs::write(peer.folder.join("service.json"), "{").expect("written");
     found(&examine(&peer), "config", "FAIL", "the JSON is not valid");
-    with(&|_| {});
+    std::fs::write(peer.folder.join("service.json"), good.to_string()).expect("written");
 
     let identity = peer.folder.join("identity.json");
     let text = std::fs::read(&identity).expect("identity");
@@ -273,8 +273,9 @@ fn peers_that_cannot_be_reached_are_found_with_the_cause() {
     let fix = found(&findings, "peers", "FAIL", &format!("{id} does not answer the daemon"));
     assert!(fix.contains(&format!("pinfold peers rm {id}")), "{fix}");
     // Without the daemon they are dialled: alive, refused, another secret, another peer at the address.
-    let closed = format!("/ip4/127.0.0.1/tcp/{}/p2p/{id}", free_port());
-    let misdial = first.address().replace(&first.id(), &id);
+    let other = libp2p::PeerId::random();
+    let closed = format!("/ip4/127.0.0.1/tcp/{}/p2p/{other}", free_port());
+    let misdial = first.address().replace(&first.id(), &other.to_string());
     for (address, level, words) in [
         (first.address(), "OK", "answers, with our secret"),
         (closed, "FAIL", "connection refused"),

@@ -162,12 +162,14 @@ fn clocks(api: &OwnApi, findings: &mut Vec<Finding>) {
 
 /// Milliseconds in the largest unit that says enough.
 fn span(ms: u64) -> String {
-    match ms / 1000 {
-        secs @ 0..=119 => format!("{secs} seconds"),
-        secs @ 120..=7_199 => format!("{} minutes", secs / 60),
-        secs @ 7_200..=172_799 => format!("{} hours", secs / 3600),
-        secs => format!("{} days", secs / 86_400),
-    }
+    let secs = ms / 1000;
+    let (unit, name) = match secs {
+        0..120 => (1, "seconds"),
+        120..7_200 => (60, "minutes"),
+        7_200..172_800 => (3_600, "hours"),
+        _ => (86_400, "days"),
+    };
+    format!("{} {name}", (secs + unit / 2) / unit)
 }
 
 #[cfg(test)]
@@ -193,6 +195,6 @@ mod tests {
     fn spans_are_told_in_their_unit() {
         assert_eq!(span(31_000), "31 seconds");
         assert_eq!(span(3_600_000), "60 minutes");
-        assert_eq!(span(365 * 86_400_000), "365 days");
+        assert_eq!(span(365 * 86_400_000 - 3_000), "365 days");
     }
 }

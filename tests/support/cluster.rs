@@ -131,8 +131,13 @@ impl Peer {
 
     /// Starts by another name of the executable, and waits until it is ready.
     pub fn start_as(&mut self, program: &Path, args: &[&str]) {
-        self.spawn_by(under_test(program), args);
+        self.spawn_as(program, args);
         self.wait_ready();
+    }
+
+    /// The same without waiting.
+    pub fn spawn_as(&mut self, program: &Path, args: &[&str]) {
+        self.spawn_by(under_test(program), args);
     }
 
     fn spawn_by(&mut self, mut command: Command, args: &[&str]) {
