@@ -8,6 +8,7 @@
 
 mod build;
 mod enter;
+mod files;
 mod fresh;
 mod notify;
 mod offline;

@@ -3,7 +3,7 @@
 use super::signals::Stop;
 use super::enter::{self, Entered, Entry};
 use super::upgrade::{self, Upgraded};
-use super::{build, fresh, notify, reach, say, DaemonOptions, RunMode, STOP_LIMIT};
+use super::{build, files, fresh, notify, reach, say, DaemonOptions, RunMode, STOP_LIMIT};
 use crate::api::{self, server::Server};
 use crate::cluster::founding::Desk;
 use crate::cluster::{Cluster, Parts};
@@ -47,6 +47,7 @@ enum Ending {
 pub fn run(options: DaemonOptions) -> Result<()> {
     // Before anything else: a signal during a slow start must be a clean stop too.
     let mut stop = Stop::catch()?;
+    files::raise_limit();
     runtime::block_on(async move {
         // Boxed: everything of a peer passes through this future, too much for a stack frame.
         let started = Box::pin(start(&options));
