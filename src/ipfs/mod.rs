@@ -4,7 +4,9 @@
 //! tests (`tests/ipfs.rs`). Whatever comes back from either is untrusted: sizes, hashes and shapes are
 //! checked here. No call waits for ever: pinning is bounded by time *without progress*.
 
+pub mod car;
 pub mod embedded;
+pub mod ipld;
 pub mod kubo;
 #[cfg(test)]
 pub(crate) mod scripted;

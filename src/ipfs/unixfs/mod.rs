@@ -25,7 +25,7 @@ mod import;
 mod links;
 pub mod node;
 mod options;
-mod proto;
+pub(in crate::ipfs) mod proto;
 mod read;
 #[cfg(test)]
 mod tests;
