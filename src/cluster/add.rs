@@ -269,7 +269,7 @@ impl Cluster {
     }
 
     /// Members whose ping has not expired, and this one.
-    fn alive(&self) -> Vec<PeerId> {
+    pub(super) fn alive(&self) -> Vec<PeerId> {
         let readings = &self.inner.readings;
         let (monitor, now) = (readings.lock(), readings.now_ms());
         let alive =

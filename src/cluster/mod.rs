@@ -7,13 +7,16 @@
 
 mod add;
 mod content;
+mod holding;
 mod informers;
 mod peers;
 mod pins;
+mod repos;
 mod rpc;
 mod status;
 
 pub use add::{AddOptions, AddPart, PartKind};
+pub use holding::Holding;
 pub use informers::DiskMetric;
 pub use rpc::{join, JoinReply, JoinRequest};
 

@@ -22,7 +22,7 @@ impl Cluster {
     }
 
     /// One pin. Read on the executor: it is in the overlay or a few hot pages away.
-    fn find(&self, cid: &Cid) -> Result<Option<Pin>> {
+    pub(super) fn find(&self, cid: &Cid) -> Result<Option<Pin>> {
         self.pins().get(cid)
     }
 
@@ -145,7 +145,11 @@ impl Cluster {
         self.pin(cid, options).await
     }
 
-    async fn resolve(&self, path: &str) -> Result<Cid> {
+    /// The CID that a path stands for.
+    ///
+    /// # Errors
+    /// What resolving says.
+    pub async fn resolve(&self, path: &str) -> Result<Cid> {
         // A bare CID needs no IPFS daemon.
         if let Some(cid) =
             path.strip_prefix("/ipfs/").and_then(|rest| rest.trim_end_matches('/').parse().ok())

@@ -110,7 +110,7 @@ pub(super) struct Links {
 struct Method<F>(Cluster, F);
 
 /// Every handler has this shape.
-type Serve = for<'a> fn(&'a Cluster, &'a mut Call) -> futures::future::BoxFuture<'a, Result<()>>;
+pub(super) type Serve = for<'a> fn(&'a Cluster, &'a mut Call) -> futures::future::BoxFuture<'a, Result<()>>;
 
 #[async_trait]
 impl Handler for Method<Serve> {
@@ -135,6 +135,9 @@ pub(super) fn register(cluster: &Cluster) {
     ];
     for (name, access, serve) in methods {
         cluster.inner.rpc.register(name, access, Arc::new(Method(cluster.clone(), serve)));
+    }
+    for (name, serve) in [super::holding::METHOD, super::repos::METHOD] {
+        cluster.inner.rpc.register(name, Access::Members, Arc::new(Method(cluster.clone(), serve)));
     }
 }
 
@@ -206,7 +209,7 @@ async fn serve_status(cluster: &Cluster, call: &mut Call) -> Result<()> {
     }
 }
 
-fn cid_of(bytes: &[u8]) -> Result<Cid> {
+pub(super) fn cid_of(bytes: &[u8]) -> Result<Cid> {
     Cid::try_from(bytes).map_err(|e| Error::invalid(format!("a peer sent a CID that is none: {e}")))
 }
 

@@ -1,5 +1,6 @@
 //! From the typed configuration to the settings of each room.
 
+use crate::api::proxy::{Behind, ProxyConfig};
 use crate::api::RestConfig;
 use crate::cluster::{DiskMetric, Settings};
 use crate::config::{self, Config, Folder, Identity, IpfsSection, RestApiConfig};
@@ -124,6 +125,30 @@ pub(super) fn rest(config: &Config, folder: &Folder) -> Option<RestConfig> {
     })
 }
 
+/// The IPFS proxy, if it is on.
+pub(super) fn proxy(config: &Config, ipfs: &Arc<dyn Ipfs>) -> Option<ProxyConfig> {
+    let section = config.ipfsproxy.as_ref()?;
+    let behind = match &config.ipfs {
+        IpfsSection::Embedded(_) => Behind::Embedded(ipfs.clone()),
+        IpfsSection::Http(_) => Behind::Kubo {
+            nodes: section.node_multiaddress.clone(),
+            https: section.node_https,
+            headers_path: section.extract_headers_path.clone(),
+            headers_extra: section.extract_headers_extra.clone(),
+            headers_ttl: section.extract_headers_ttl,
+        },
+    };
+    Some(ProxyConfig {
+        listen: section.listen_multiaddress.iter().map(ToString::to_string).collect(),
+        read_timeout: section.read_timeout,
+        read_header_timeout: section.read_header_timeout,
+        write_timeout: section.write_timeout,
+        idle_timeout: section.idle_timeout,
+        max_header_bytes: section.max_header_bytes as usize,
+        behind,
+    })
+}
+
 /// The IPFS node of this peer.
 pub(super) async fn ipfs(config: &Config, folder: &Folder) -> Result<Arc<dyn Ipfs>> {
     match &config.ipfs {
@@ -133,6 +158,7 @@ pub(super) async fn ipfs(config: &Config, folder: &Folder) -> Result<Arc<dyn Ipf
             })?;
             let kubo = Kubo::new(KuboConfig {
                 node,
+                alternatives: http.node_multiaddress.iter().skip(1).cloned().collect(),
                 https: false,
                 request_timeout: http.ipfs_request_timeout,
                 pin_timeout: http.pin_timeout,

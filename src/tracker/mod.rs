@@ -7,6 +7,7 @@
 //! the state never waits for it.
 
 pub mod plan;
+mod progress;
 pub mod queue;
 mod rows;
 mod runner;

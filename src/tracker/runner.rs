@@ -10,6 +10,7 @@
 //! move Raft's applied mark, so nobody else would flush them: a task here does, a moment after the last change.
 
 use super::plan::{self, Achieved, Action, Record};
+use super::progress::Board;
 use super::queue::{Job, Key, Offer, Op, Queue};
 use super::rows::{lock, row, Row, RowReader};
 use super::scan::{self, Scan, Spot};
@@ -74,6 +75,8 @@ pub(super) struct Inner {
     /// Full while records wait to be made durable.
     dirty: async_channel::Sender<()>,
     started: Instant,
+    /// How far running pins are.
+    pub(super) board: Board,
     /// Where scans go on.
     pub(super) spot: Mutex<Spot>,
     /// Milliseconds that a test has skipped.
@@ -103,6 +106,7 @@ impl Tracker {
             wake,
             dirty,
             started: Instant::now(),
+            board: Board::default(),
             spot: Mutex::default(),
             #[cfg(test)]
             skipped: std::sync::atomic::AtomicU64::new(0),
@@ -419,7 +423,8 @@ async fn pin(inner: &Arc<Inner>, job: &Job) -> Result<Option<PinMode>> {
     // The nodes of the other members are not named: the cluster keeps all IPFS nodes connected.
     let (update_from, providers) = (pin.pin_update, pin.origins);
     let request = PinRequest { cid: pin.cid, mode: pin.mode, update_from, providers };
-    inner.ipfs.pin(request, Arc::new(|_| ())).await?;
+    let running = inner.board.begin(&job.key);
+    inner.ipfs.pin(request, running.report()).await?;
     Ok(Some(pin.mode))
 }
 

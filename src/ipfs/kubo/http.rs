@@ -6,6 +6,7 @@
 //! has a limit given by the caller, every body and line has a greatest size, and a daemon that is down is
 //! asked less often ([`QUICK_FAILURES`]). Nothing that Kubo answers is trusted to be what it should be.
 
+use super::dial::{Dialer, Target};
 use crate::error::{Error, Kind, Result};
 use crate::runtime;
 use bytes::{Bytes, BytesMut};
@@ -14,17 +15,18 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header;
 use hyper::{Method, Request, Response, StatusCode};
-use libp2p::{multiaddr::Protocol, Multiaddr};
+use libp2p::Multiaddr;
 use serde::de::DeserializeOwned;
 use serde::Deserialize;
-use smol::io::{AsyncRead, AsyncWrite};
 use smol::lock::{Semaphore, SemaphoreGuardArc};
 use smol::Task;
 use smol_hyper::rt::FuturesIo;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// A proxy of pinfold that sees this header answers for a cluster above it (see `api::proxy::composite`); Kubo
+/// takes no notice.
+pub const COMPOSITE: &str = "x-pinfold-composite";
 /// Connections to the daemon at the same time; further calls wait in line.
 pub const MAX_CONNECTIONS: usize = 64;
 /// Idle connections that are kept for the next call.
@@ -33,8 +35,6 @@ pub const MAX_IDLE: usize = 8;
 const SETTLE_TIME: Duration = Duration::from_millis(100);
 /// An idle connection older than this is not used again: the daemon may be closing it.
 pub const IDLE_TIME: Duration = Duration::from_secs(20);
-/// A connection must be made within this time.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Failures to reach the daemon in a row after which calls are spread out.
 pub const QUICK_FAILURES: u32 = 10;
 /// Distance of calls while the daemon is down.
@@ -54,19 +54,11 @@ const READ_BUFFER: usize = 64 << 10;
 /// Most header lines of an answer.
 const MAX_HEADERS: usize = 64;
 
-/// Where the daemon listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Address {
-    Tcp(String, u16),
-    Unix(PathBuf),
-}
-
-trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
-
 /// One connection and the task that drives it; dropping it closes the socket.
 struct Connection {
     sender: http1::SendRequest<Full<Bytes>>,
+    /// Where it leads.
+    target: Target,
     _driver: Task<()>,
 }
 
@@ -79,11 +71,9 @@ struct Gate {
 
 /// The HTTP client of one daemon.
 pub(super) struct Client {
-    address: Address,
+    dialer: Dialer,
     /// As configured, for sentences.
     shown: String,
-    /// `Host` header.
-    authority: String,
     idle: Mutex<Vec<(Instant, Connection)>>,
     slots: Arc<Semaphore>,
     gate: Mutex<Gate>,
@@ -94,46 +84,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn address_of(node: &Multiaddr) -> Result<(Address, String)> {
-    let bad = |why: &str| {
-        Error::invalid(format!(
-            "ipfs_connector.ipfshttp.node_multiaddress: {node} {why}; \
-             use an address like /ip4/127.0.0.1/tcp/5001, /dns4/kubo/tcp/5001 or /unix/run/kubo.sock"
-        ))
-    };
-    let mut parts = node.iter();
-    let host = match parts.next() {
-        Some(Protocol::Ip4(ip)) => ip.to_string(),
-        Some(Protocol::Ip6(ip)) => ip.to_string(),
-        Some(Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name)) => name.to_string(),
-        Some(Protocol::Unix(path)) => {
-            let path = PathBuf::from(format!("/{}", path.trim_start_matches('/')));
-            return Ok((Address::Unix(path), "localhost".into()));
-        }
-        _ => return Err(bad("does not begin with an IP address, a name or a socket")),
-    };
-    let Some(Protocol::Tcp(port)) = parts.next() else {
-        return Err(bad("has no TCP port"));
-    };
-    match parts.next() {
-        None | Some(Protocol::Http) => {}
-        Some(Protocol::Https) => return Err(bad("asks for https, which this connector does not speak")),
-        Some(_) => return Err(bad("continues after the port")),
-    }
-    let authority = match host.contains(':') {
-        true => format!("[{host}]:{port}"),
-        false => format!("{host}:{port}"),
-    };
-    Ok((Address::Tcp(host, port), authority))
-}
-
 impl Client {
-    pub(super) fn new(node: &Multiaddr) -> Result<Arc<Client>> {
-        let (address, authority) = address_of(node)?;
+    pub(super) fn new(nodes: &[Multiaddr]) -> Result<Arc<Client>> {
+        let dialer = Dialer::new("ipfs_connector.ipfshttp.node_multiaddress", nodes, false)?;
         Ok(Arc::new(Client {
-            address,
-            shown: node.to_string(),
-            authority,
+            shown: dialer.shown(),
+            dialer,
             idle: Mutex::default(),
             slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             gate: Mutex::default(),
@@ -193,7 +149,11 @@ impl Client {
                 }
                 Err(error)
             }
-            None => Err(self.silent(path, limit)),
+            None => {
+                // Silence counts against an address as much as a refusal: another one may still answer.
+                self.dialer.blame(self.dialer.current());
+                Err(self.silent(path, limit))
+            }
         }
     }
 
@@ -239,24 +199,30 @@ impl Client {
             Some(connection) => connection,
             None => self.connect().await?,
         };
-        match connection.sender.send_request(self.request(path, body)?).await {
+        match connection.sender.send_request(self.request(&connection.target, path, body)?).await {
             Ok(response) => Ok((response, connection)),
             // The daemon closed an idle connection just now. All calls may be repeated without harm.
             Err(error) if reused => {
                 log::trace!(target: "ipfshttp", "a kept connection was closed: {error}");
                 let mut connection = self.connect().await?;
-                let sent = connection.sender.send_request(self.request(path, body)?).await;
+                let sent = connection.sender.send_request(self.request(&connection.target, path, body)?).await;
                 sent.map(|response| (response, connection)).map_err(|e| self.broken(path, &e))
             }
             Err(error) => Err(self.broken(path, &error)),
         }
     }
 
-    fn request(&self, path: &str, body: Option<&(String, Bytes)>) -> Result<Request<Full<Bytes>>> {
+    fn request(
+        &self,
+        target: &Target,
+        path: &str,
+        body: Option<&(String, Bytes)>,
+    ) -> Result<Request<Full<Bytes>>> {
         let mut request = Request::builder()
             .method(Method::POST)
             .uri(format!("/api/v0/{path}"))
-            .header(header::HOST, &self.authority)
+            .header(header::HOST, &target.authority)
+            .header(COMPOSITE, "1")
             .header(header::USER_AGENT, concat!("pinfold/", env!("CARGO_PKG_VERSION")));
         let mut bytes = Bytes::new();
         if let Some((kind, body)) = body {
@@ -281,35 +247,7 @@ impl Client {
     }
 
     async fn connect(&self) -> Result<Connection> {
-        let connect = async {
-            let socket: Box<dyn Socket> = match &self.address {
-                Address::Tcp(host, port) => {
-                    let stream = smol::net::TcpStream::connect((host.as_str(), *port)).await?;
-                    // Requests are small and wait for their answer.
-                    stream.set_nodelay(true)?;
-                    Box::new(stream)
-                }
-                Address::Unix(path) => Box::new(smol::net::unix::UnixStream::connect(path).await?),
-            };
-            std::io::Result::Ok(socket)
-        };
-        let slow = async {
-            runtime::sleep(CONNECT_TIMEOUT).await;
-            Err(std::io::Error::new(
-                std::io::ErrorKind::TimedOut,
-                format!("no connection within {CONNECT_TIMEOUT:?}"),
-            ))
-        };
-        let socket = smol::future::or(connect, slow).await.map_err(|error| {
-            let why = match error.kind() {
-                std::io::ErrorKind::ConnectionRefused => "connection refused".to_string(),
-                _ => error.to_string(),
-            };
-            Error::unavailable(format!(
-                "the IPFS daemon at {} does not answer: {why}; is it running?",
-                self.shown
-            ))
-        })?;
+        let (socket, target) = self.dialer.connect().await?;
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(READ_BUFFER)
             .max_headers(MAX_HEADERS)
@@ -320,7 +258,7 @@ impl Client {
             // Its errors reach the call through the answer.
             let _ = connection.await;
         });
-        Ok(Connection { sender, _driver: driver })
+        Ok(Connection { sender, target: target.clone(), _driver: driver })
     }
 
     /// A kept connection that takes a request. One that was put back a moment ago may still have to see the end of
@@ -593,26 +531,6 @@ pub(super) fn arg(name: &str, value: &str) -> String {
 #[cfg(test)]
 mod unit {
     use super::*;
-
-    #[test]
-    fn addresses_are_read_or_refused_with_the_fix() {
-        let read = |text: &str| address_of(&text.parse().expect(text));
-        let (address, authority) = read("/ip4/127.0.0.1/tcp/5001").expect("ip4");
-        assert_eq!((address, authority), (Address::Tcp("127.0.0.1".into(), 5001), "127.0.0.1:5001".into()));
-        assert_eq!(read("/ip6/::1/tcp/5001").expect("ip6").1, "[::1]:5001");
-        assert_eq!(read("/dns4/kubo/tcp/80/http").expect("dns").1, "kubo:80");
-        let (address, _) =
-            read("/unix/run%2Fkubo.sock").or_else(|_| read("/unix//run/kubo.sock")).expect("unix");
-        assert!(matches!(address, Address::Unix(_)));
-        for bad in ["/ip4/127.0.0.1", "/ip4/127.0.0.1/udp/5001", "/ip4/1.2.3.4/tcp/1/https", "/tcp/5001"] {
-            let error = read(bad).expect_err(bad);
-            assert_eq!(error.kind(), crate::Kind::Invalid);
-            assert!(
-                error.message().contains("node_multiaddress") && error.message().contains(bad),
-                "{error}"
-            );
-        }
-    }
 
     #[test]
     fn values_cannot_leave_their_place_in_a_query() {

@@ -8,11 +8,13 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `dial` | addresses, and which of several is asked |
 //! | `http` | connections, limits, back-off, the daemon's errors as sentences |
 //! | `answers` | the shapes of Kubo's answers |
 //! | `upload` | blocks as multipart bodies |
 
 mod answers;
+pub(crate) mod dial;
 mod http;
 mod upload;
 
@@ -31,6 +33,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cid::Cid;
 use futures::stream::{self, BoxStream, StreamExt};
+pub(crate) use http::COMPOSITE;
 use http::{arg, Client, Lines};
 use libp2p::{Multiaddr, PeerId};
 use serde::de::DeserializeOwned;
@@ -51,6 +54,8 @@ pub const MAX_BLOCK: usize = 4 << 20;
 pub struct KuboConfig {
     /// `/ip4/…/tcp/…`, `/ip6/…`, `/dns4/…/tcp/…` or `/unix/…` of its RPC API.
     pub node: Multiaddr,
+    /// Further addresses of the same daemon (proxies of a lower cluster), for when that one does not answer.
+    pub alternatives: Vec<Multiaddr>,
     /// Speak https: not supported, and said so by [`Kubo::new`].
     pub https: bool,
     /// Ordinary calls; for a streamed answer the pause between two pieces.
@@ -70,6 +75,7 @@ impl Default for KuboConfig {
             node: Multiaddr::empty()
                 .with(libp2p::multiaddr::Protocol::Ip4(std::net::Ipv4Addr::LOCALHOST))
                 .with(libp2p::multiaddr::Protocol::Tcp(5001)),
+            alternatives: Vec::new(),
             https: false,
             request_timeout: Duration::from_secs(5 * 60),
             pin_timeout: Duration::from_secs(2 * 60),
@@ -98,7 +104,8 @@ impl Kubo {
                  use its plain address on the same machine, or a TLS tunnel in front of it",
             ));
         }
-        Ok(Kubo { client: Client::new(&config.node)?, config })
+        let nodes: Vec<Multiaddr> = [&config.node].into_iter().chain(&config.alternatives).cloned().collect();
+        Ok(Kubo { client: Client::new(&nodes)?, config })
     }
 
     /// One call, one JSON value, within `limit` in all.
@@ -278,7 +285,13 @@ impl Ipfs for Kubo {
         let path = format!("pin/rm?{}", arg("arg", &cid.to_string()));
         match self.tell(&path, self.config.unpin_timeout).await {
             // "not pinned or pinned indirectly", "is not pinned", …
-            Err(error) if error.kind() == Kind::Ipfs && error.message().contains("not pinned") => Ok(()),
+            // … and what ipfs-cluster's proxy and ours say for a lower cluster.
+            Err(error)
+                if error.kind() == Kind::Ipfs
+                    && ["not pinned", "not part of the pinset"].iter().any(|w| error.message().contains(w)) =>
+            {
+                Ok(())
+            }
             other => other,
         }
     }
