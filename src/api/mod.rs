@@ -6,7 +6,7 @@
 //! | `http` | requests, answers, the trait of an API |
 //! | `auth`, `cors` | who may ask, and from which web pages |
 //! | `query`, `multipart` | what comes in |
-//! | `json`, `stream`, `types` | what goes out |
+//! | `json`, `stream`, `tar`, `types` | what goes out |
 //! | `proxy` | the IPFS proxy: looks like an IPFS daemon, pins in the cluster |
 //! | `rest` | the routes of ipfs-cluster's REST API, and pinfold's own reading of content |
 //!
@@ -25,6 +25,7 @@ pub mod query;
 pub mod rest;
 pub mod server;
 pub mod stream;
+mod tar;
 pub mod tls;
 pub mod types;
 

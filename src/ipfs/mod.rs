@@ -140,4 +140,8 @@ pub trait Ipfs: Send + Sync + 'static {
     async fn ls(&self, path: &str) -> Result<(DirEntry, BoxStream<'static, Result<DirEntry>>)>;
     /// Flushes and closes what is open.
     async fn close(&self);
+    /// The node inside this process, if it is that; it can be asked more.
+    fn embedded(&self) -> Option<&embedded::Embedded> {
+        None
+    }
 }

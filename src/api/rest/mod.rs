@@ -11,7 +11,6 @@ mod add;
 mod content;
 mod peers;
 mod pins;
-mod tar;
 
 pub use content::Listed;
 

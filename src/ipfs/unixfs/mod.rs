@@ -41,7 +41,7 @@ pub use directory::{build_directory, Link};
 pub use import::{build_symlink, FileImporter};
 pub use links::{links_of, may_link};
 pub use options::ImportOptions;
-pub use read::{ls, parse_path, resolve};
+pub use read::{child, describe, links, ls, parse_path, resolve, Node};
 
 /// Where the importer puts blocks, in DAG order (children before parents). Waiting here is the back-pressure.
 #[async_trait]
