@@ -7,7 +7,7 @@
 //! It must never: answer a request half, do something for a request it then calls invalid, or decide
 //! anything that is [`Cluster`]'s to decide.
 
-mod add;
+pub(super) mod add;
 mod content;
 mod peers;
 mod pins;
