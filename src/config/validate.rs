@@ -207,6 +207,16 @@ fn all_tcp(key: &str, addresses: &[Multiaddr], example: &str) -> Result<()> {
     }
 }
 
+/// The same, but a Unix socket will do as well.
+fn all_sockets(key: &str, addresses: &[Multiaddr], example: &str) -> Result<()> {
+    let is_unix = |a: &Multiaddr| matches!(a.iter().next(), Some(libp2p::multiaddr::Protocol::Unix(_)));
+    match addresses.iter().find(|a| !is_tcp(a) && !is_unix(a)) {
+        None if addresses.is_empty() => all_tcp(key, addresses, example),
+        None => Ok(()),
+        Some(address) => Err(not_tcp(key, address)),
+    }
+}
+
 fn header_bytes(section: &str, bytes: u32) -> Result<()> {
     if (MIN_HEADER_BYTES..=MAX_HEADER_BYTES).contains(&bytes) {
         return Ok(());
@@ -225,8 +235,8 @@ fn apis(config: &Config) -> Result<()> {
         }
     }
     if let Some(proxy) = &config.ipfsproxy {
-        all_tcp("api.ipfsproxy.listen_multiaddress", &proxy.listen_multiaddress, "/ip4/127.0.0.1/tcp/9095")?;
-        all_tcp("api.ipfsproxy.node_multiaddress", &proxy.node_multiaddress, "/ip4/127.0.0.1/tcp/5001")?;
+        all_sockets("api.ipfsproxy.listen_multiaddress", &proxy.listen_multiaddress, "/ip4/127.0.0.1/tcp/9095")?;
+        all_sockets("api.ipfsproxy.node_multiaddress", &proxy.node_multiaddress, "/ip4/127.0.0.1/tcp/5001")?;
         header_bytes("api.ipfsproxy", proxy.max_header_bytes)?;
     }
     if config.observations.metrics.enable_stats {
@@ -297,7 +307,7 @@ fn http_api(section: &str, port: u16, api: &RestApiConfig) -> Result<()> {
 
 fn ipfs(config: &Config) -> Result<()> {
     match &config.ipfs {
-        IpfsSection::Http(http) => all_tcp(
+        IpfsSection::Http(http) => all_sockets(
             "ipfs_connector.ipfshttp.node_multiaddress",
             &http.node_multiaddress,
             "/ip4/127.0.0.1/tcp/5001",

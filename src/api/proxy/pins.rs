@@ -10,7 +10,7 @@ use super::{words, Call, Proxy};
 use crate::api::http::Response;
 use crate::api::stream::{ndjson, OnSuccess};
 use crate::api::types::PinOptions;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::state::PinMode;
 use cid::Cid;
 use futures::stream::{self, BoxStream};
@@ -46,6 +46,9 @@ impl Proxy {
         };
         let progress = call.query.flag("progress", false)?;
         let cids = self.resolved(&paths).await?;
+        if direct {
+            self.none_recursive(&cids).await?;
+        }
         if !progress {
             for cid in &cids {
                 let options = self.cluster.options_of(cid, wanted.clone())?;
@@ -104,6 +107,20 @@ impl Proxy {
             self.cluster.unpin(from).await?;
         }
         words::answer(&pins(&[from, to]))
+    }
+
+    /// A recursive pin is not made direct by pinning; said in Kubo's words, by which clients know.
+    async fn none_recursive(&self, cids: &[Cid]) -> Result<()> {
+        for cid in cids {
+            match self.cluster.allocation(cid).await {
+                Ok(pin) if pin.mode == PinMode::Recursive => {
+                    return Err(Error::conflict(format!("pin: {cid} already pinned recursively")));
+                }
+                Err(error) if error.kind() != Kind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// All at once before anything is done with the first.
