@@ -91,7 +91,8 @@ impl Holding {
     /// while others are on their way.
     pub fn of(pin: &Pin, info: &GlobalPinInfo) -> Holding {
         let holders = info.peer_map.values().filter(|p| p.status != Status::Remote);
-        let holding = judge(pin.replication_min, holders.clone().map(|p| (&*p.peername, p.status, &*p.error)));
+        let holding =
+            judge(pin.replication_min, holders.clone().map(|p| (&*p.peername, p.status, &*p.error)));
         match holding {
             Holding::Waiting if holders.clone().any(|p| p.status == Status::Pinned) => Holding::Held,
             other => other,

@@ -256,8 +256,8 @@ impl Proxy {
 
     /// The embedded node has no web server of its own to keep pages out and to answer preflights.
     async fn answered_here(&self, node: &node::Node, request: Request) -> Response {
-        let allowed = cors::page(request.headers())
-            .and_then(|page| cors::own(request.headers(), page.as_deref()));
+        let allowed =
+            cors::page(request.headers()).and_then(|page| cors::own(request.headers(), page.as_deref()));
         let Ok(headers) = allowed else { return words::plain(StatusCode::FORBIDDEN) };
         let mut response = match *request.method() {
             Method::OPTIONS => {
@@ -316,7 +316,8 @@ mod tests {
         assert_eq!(at(&Method::GET, "pin/ls"), Some((Verb::PinLs, None)));
         assert_eq!(at(&Method::PUT, "pin/rm/a%2Fb"), Some((Verb::PinRm, Some("a/b".into()))));
         assert_eq!(at(&Method::POST, "add"), Some((Verb::Add, None)));
-        for passed in ["pin/verify", "pin", "pin/add/a/b", "add/x", "repo/stat/x", "version", "pin/remote/ls"] {
+        for passed in ["pin/verify", "pin", "pin/add/a/b", "add/x", "repo/stat/x", "version", "pin/remote/ls"]
+        {
             assert_eq!(at(&Method::POST, passed), None, "{passed}");
         }
         for method in [Method::OPTIONS, Method::HEAD, Method::DELETE] {

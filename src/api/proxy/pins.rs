@@ -82,8 +82,9 @@ impl Proxy {
 
     pub(super) async fn pin_update(&self, call: &Call) -> Result<Response> {
         let arguments = call.arguments();
-        let required =
-            |name: &str| words::refuse_with(StatusCode::BAD_REQUEST, &format!("argument \"{name}\" is required"));
+        let required = |name: &str| {
+            words::refuse_with(StatusCode::BAD_REQUEST, &format!("argument \"{name}\" is required"))
+        };
         let Some(from) = arguments.first() else { return Ok(required("from-path")) };
         let Some(to) = arguments.get(1) else { return Ok(required("to-path")) };
         let read = |name: &str, text: &str| {
@@ -179,7 +180,11 @@ mod tests {
     fn play(followed: Vec<Vec<Result<u64>>>) -> Vec<String> {
         let followed = followed.into_iter().map(|steps| stream::iter(steps).boxed()).collect();
         let lines = progress_lines(followed, vec![Cid::default()]);
-        block_on(lines.map(|l| l.map_or_else(|e| e.to_string(), |l| serde_json::to_string(&l).expect("JSON"))).collect())
+        block_on(
+            lines
+                .map(|l| l.map_or_else(|e| e.to_string(), |l| serde_json::to_string(&l).expect("JSON")))
+                .collect(),
+        )
     }
 
     #[test]

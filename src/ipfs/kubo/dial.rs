@@ -169,7 +169,11 @@ fn target(key: &str, node: &Multiaddr) -> Result<Target> {
         Some(Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name)) => name.to_string(),
         Some(Protocol::Unix(path)) => {
             let path = PathBuf::from(format!("/{}", path.trim_start_matches('/')));
-            return Ok(Target { way: Way::Unix(path), shown: node.to_string(), authority: "localhost".into() });
+            return Ok(Target {
+                way: Way::Unix(path),
+                shown: node.to_string(),
+                authority: "localhost".into(),
+            });
         }
         _ => return Err(bad("does not begin with an IP address, a name or a socket")),
     };
