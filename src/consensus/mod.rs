@@ -98,6 +98,8 @@ pub struct Status {
     pub committed: u64,
     /// Applied index.
     pub applied: u64,
+    /// What the log may say (see [`crate::state::version`]).
+    pub cluster_version: u16,
     /// Whether we were removed from the cluster.
     pub removed: bool,
     /// Why consensus stopped, if it did (a disk error): the daemon must end.

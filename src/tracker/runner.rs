@@ -15,7 +15,7 @@ use super::progress::Board;
 use super::queue::{Job, Key, Limits, Offer, Op, Queue, Stall};
 use super::rows::{lock, row, Row, RowReader};
 use super::scan::{self, Scan, Spot};
-use super::status::StatusFilter;
+use super::status::{Status, StatusFilter};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::ipfs::{Ipfs, IpfsPin, PinRequest};
@@ -26,7 +26,7 @@ use cid::Cid;
 use libp2p::PeerId;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -64,8 +64,6 @@ pub struct TrackerConfig {
     pub ipfs_sync_interval: Duration,
     /// Between two comparisons of state and records.
     pub state_sync_interval: Duration,
-    /// After so many new pins the disk is to be measured anew, see [`Tracker::grown`]; 0: never.
-    pub informer_trigger: u32,
 }
 
 /// The running tracker; clone is cheap.
@@ -89,13 +87,13 @@ pub(super) struct Inner {
     started: Instant,
     /// How far running pins are.
     pub(super) board: Board,
+    /// Pins that have ended well, and a sign when there are more.
+    pinned: std::sync::atomic::AtomicU64,
+    pinned_news: (async_channel::Sender<()>, async_channel::Receiver<()>),
     /// Where scans go on.
     pub(super) spot: Mutex<Spot>,
     /// Held while IPFS lists its pins.
     pub(super) listing: smol::lock::Mutex<()>,
-    /// Pins since the disk was last asked to be measured, and the channel that asks.
-    new_pins: AtomicU32,
-    grown: (async_channel::Sender<()>, async_channel::Receiver<()>),
     /// Milliseconds that a test has skipped.
     #[cfg(test)]
     pub(super) skipped: std::sync::atomic::AtomicU64,
@@ -126,10 +124,10 @@ impl Tracker {
             dirty,
             started: Instant::now(),
             board: Board::default(),
+            pinned: std::sync::atomic::AtomicU64::new(0),
+            pinned_news: async_channel::bounded(1),
             spot: Mutex::default(),
             listing: smol::lock::Mutex::new(()),
-            new_pins: AtomicU32::new(0),
-            grown: async_channel::bounded(1),
             #[cfg(test)]
             skipped: std::sync::atomic::AtomicU64::new(0),
         });
@@ -199,15 +197,29 @@ impl Tracker {
         scan::repair(&self.inner, Some(&found)).await
     }
 
+    /// What this peer has of a CID that it should hold, from its records alone; `None` while it works on it.
+    pub fn held(&self, key: &[u8]) -> Result<Option<bool>> {
+        let (pin, record) = (self.inner.pin(key)?, self.inner.record(key)?);
+        Ok(match plan::settled_status(pin.as_ref(), &self.inner.me, record.as_ref()) {
+            Status::Pinned => Some(true),
+            Status::PinError | Status::UnpinError | Status::UnexpectedlyUnpinned => Some(false),
+            _ => None,
+        })
+    }
+
+    /// Pins that have ended well since the start.
+    pub fn pinned(&self) -> u64 {
+        self.inner.pinned.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Returns when more pins have ended well than that.
+    pub async fn wait_pinned(&self, more_than: u64) {
+        while self.pinned() <= more_than && self.inner.pinned_news.1.recv().await.is_ok() {}
+    }
+
     /// Pins waiting for a worker.
     pub fn waiting_pins(&self) -> usize {
         lock(&self.inner.queue).waiting_pins()
-    }
-
-    /// Gets a message when so many pins have come that the disk should be measured anew
-    /// ([`TrackerConfig::informer_trigger`]).
-    pub fn grown(&self) -> async_channel::Receiver<()> {
-        self.inner.grown.1.clone()
     }
 
     /// Stops all work; what runs is cancelled and found again at the next start.
@@ -351,6 +363,20 @@ impl Inner {
                         self.offer(&key, Op::Pin, self.is_priority(pin, 0), 1);
                     } else {
                         self.leave(&key, record)?;
+                    }
+                }
+                Event::Moved(pin) => {
+                    let key = pin.cid.to_bytes();
+                    let record = self.record(&key)?;
+                    let leaving = lock(&self.queue).get(&key).is_some_and(|p| p.op == Op::Unpin);
+                    if !plan::is_here(pin, &self.me) {
+                        self.leave(&key, record)?;
+                    } else if leaving {
+                        // It left and came back before the unpin had its turn.
+                        self.offer(&key, Op::Pin, self.is_priority(pin, 0), 1);
+                    } else {
+                        // Who holds it, or is about to, goes on undisturbed.
+                        self.requeue(&key, Scan::Unsettled)?;
                     }
                 }
                 Event::Unpinned(pin) => {
@@ -584,15 +610,6 @@ impl Inner {
             running.remove(&job.key);
         }
     }
-
-    /// Counts a pin that has just come.
-    fn count_new_pin(&self) {
-        let trigger = self.config.informer_trigger;
-        if trigger > 0 && self.new_pins.fetch_add(1, Relaxed) + 1 >= trigger {
-            self.new_pins.store(0, Relaxed);
-            let _ = self.grown.0.try_send(());
-        }
-    }
 }
 
 /// Writes the record of a job that ended, unless a newer operation replaced it meanwhile.
@@ -603,7 +620,8 @@ fn conclude(inner: &Inner, job: &Job, result: Result<Option<PinMode>>) -> Result
     let failed = result.is_err();
     let written = match (job.op, result) {
         (Op::Pin, Ok(Some(mode))) => {
-            inner.count_new_pin();
+            inner.pinned.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let _ = inner.pinned_news.0.try_send(());
             inner.put_record(&job.key, Some(&Record::pinned(mode, Timestamp::now())))
         }
         // It left this peer before the job began. The record is still needed: the event that follows unpins by it.

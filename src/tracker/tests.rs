@@ -36,7 +36,6 @@ fn config() -> TrackerConfig {
         recover_interval: Duration::from_secs(24 * 3600),
         ipfs_sync_interval: Duration::ZERO,
         state_sync_interval: Duration::from_secs(24 * 3600),
-        informer_trigger: 0,
     }
 }
 
