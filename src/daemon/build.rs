@@ -46,9 +46,15 @@ pub(super) fn consensus(config: &Config, identity: &Identity) -> ConsensusConfig
         heartbeat,
         election,
         wait_for_leader: raft.wait_for_leader_timeout,
-        commit_timeout: raft.network_timeout,
+        network_timeout: raft.network_timeout,
+        commit_retries: raft.commit_retries,
+        commit_retry_delay: raft.commit_retry_delay,
+        commit_timeout: raft.commit_timeout,
+        lease: raft.lease(),
+        max_append_entries: raft.max_append_entries as usize,
         trailing_logs: raft.trailing_logs,
         snapshot_threshold: raft.snapshot_threshold,
+        snapshot_interval: raft.snapshot_interval,
         max_voters: raft.max_voters as usize,
     }
 }
