@@ -75,7 +75,7 @@ section! {
         /// How often a peer tells the others that it lives.
         monitor_ping_interval: Duration = secs(15);
         /// How often the list of members is looked at for changes.
-        peer_watch_interval: Duration = secs(5);
+        peer_watch_interval: Duration = secs(5), Silent, NoEffect("members change by the log, and every change is noticed at once");
         /// How often peers are looked for on the local network; "0s": never.
         mdns_interval: Duration = secs(10), Zero;
         /// Allocate only to trusted peers.
@@ -387,7 +387,7 @@ section! {
         /// After the start and after a new peer, when to connect the nodes to each other; "0s": never.
         connect_swarms_delay: Duration = secs(1), Zero;
         /// How often unpinned blocks are removed; "0s": only on request.
-        gc_interval: Duration = Duration::ZERO, Optional, Zero, NoEffect("blocks are removed on request (ipfs gc)");
+        gc_interval: Duration = Duration::ZERO, Optional, Zero;
     }
 }
 
@@ -511,11 +511,11 @@ section! {
     /// Section `observations.metrics`: figures for Prometheus.
     MetricsSection {
         /// Serve them.
-        enable_stats: bool = false;
+        enable_stats: bool = false, NoEffect("there are no figures for Prometheus yet; see `pinfold health`");
         /// Where to serve them.
-        prometheus_endpoint: Vec<Multiaddr> = at(&["/ip4/127.0.0.1/tcp/8888"]);
+        prometheus_endpoint: Vec<Multiaddr> = at(&["/ip4/127.0.0.1/tcp/8888"]), NoEffect("there are no figures for Prometheus yet");
         /// How often figures that cost work are measured.
-        reporting_interval: Duration = secs(30);
+        reporting_interval: Duration = secs(30), NoEffect("there are no figures for Prometheus yet");
     }
 }
 

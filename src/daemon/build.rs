@@ -111,6 +111,7 @@ pub(super) fn rest(config: &Config, folder: &Folder) -> Option<RestConfig> {
         idle_timeout: section.idle_timeout,
         max_header_bytes: section.max_header_bytes as usize,
         basic_auth: section.basic_auth_credentials.0.clone(),
+        log_file: file(&section.http_log_file),
         headers: section
             .headers
             .iter()
@@ -150,6 +151,7 @@ pub(super) async fn ipfs(config: &Config, folder: &Folder) -> Result<Arc<dyn Ipf
                 listen: section.listen_multiaddress.clone(),
                 storage_max: section.storage_max.0,
                 pin_timeout: section.pin_timeout,
+                gc_interval: (!section.gc_interval.is_zero()).then_some(section.gc_interval),
                 ..EmbeddedConfig::new(data.clone(), node_identity(&data)?)
             })
             .await?;
