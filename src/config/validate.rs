@@ -19,6 +19,8 @@ use std::time::Duration;
 const MIN_HEADER_BYTES: u32 = 4096;
 /// The most that `max_header_bytes` may be: headers are held in memory for each connection.
 const MAX_HEADER_BYTES: u32 = 1 << 20;
+/// Longest message about a value, characters.
+const MAX_MESSAGE: usize = 700;
 /// Longest name of a peer.
 const MAX_NAME: usize = 255;
 /// The most copies that may be asked for: far above any cluster of this kind.
@@ -32,8 +34,9 @@ const MIN_DEPTH: usize = 2;
 /// Smallest storage limit with which an embedded node can work.
 const MIN_STORAGE: u64 = 10_000_000;
 
+/// One sentence, whatever the value that it repeats looks like.
 fn fail<T>(message: String) -> Result<T> {
-    Err(Error::invalid(message))
+    Err(Error::invalid(super::file::one_line(&message, MAX_MESSAGE)))
 }
 
 /// Sections must be objects, and exactly one IPFS node chosen.
@@ -262,7 +265,7 @@ fn all_tcp(key: &str, addresses: &[Multiaddr], example: &str) -> Result<()> {
         return fail(format!("{key} is empty; write an address like \"{example}\""));
     }
     match addresses.iter().find(|a| !is_tcp(a)) {
-        Some(address) => Err(not_tcp(key, address)),
+        Some(address) => fail(not_tcp(key, address).message().to_owned()),
         None => Ok(()),
     }
 }
@@ -471,6 +474,9 @@ fn times(config: &Config) -> Result<()> {
             ("ipfs_connector.ipfshttp.repogc_timeout", http.repogc_timeout),
         ]),
         IpfsSection::Embedded(node) => all.push(("ipfs_connector.embedded.pin_timeout", node.pin_timeout)),
+    }
+    if let IpfsSection::Embedded(node) = &config.ipfs {
+        all.extend((!node.gc_interval.is_zero()).then_some(("ipfs_connector.embedded.gc_interval", node.gc_interval)));
     }
     for (key, value) in all {
         if value < SHORTEST {

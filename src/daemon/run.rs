@@ -116,6 +116,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     for warning in warnings {
         log::warn!(target: "config", "{warning}");
     }
+    let folder = folder.with_peerstore(&config.cluster.peerstore_file);
     config.check_exposure(options.insecure_no_secret).context(folder.service_json().display())?;
     let (identity, notice) = Identity::load(&folder, Some(&config), &env)?;
     if let Some(notice) = notice {

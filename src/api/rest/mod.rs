@@ -16,6 +16,7 @@ mod tar;
 
 pub use content::Listed;
 
+use super::access::AccessFile;
 use super::auth::{Auth, Refusal};
 use super::cors::Cors;
 use super::http::{empty, full, Body, Request, Response, Service, User};
@@ -40,6 +41,7 @@ pub struct Rest {
     auth: Option<Auth>,
     cors: Cors,
     headers: Vec<(HeaderName, HeaderValue)>,
+    access_file: Option<AccessFile>,
 }
 
 /// A request, decoded as far as all routes need it.
@@ -63,7 +65,13 @@ impl Rest {
         cors: Cors,
         headers: Vec<(HeaderName, HeaderValue)>,
     ) -> Self {
-        Rest { cluster, auth, cors, headers }
+        Rest { cluster, auth, cors, headers, access_file: None }
+    }
+
+    /// The same with its access log in a file.
+    #[must_use]
+    pub fn with_access_file(self, access_file: Option<AccessFile>) -> Self {
+        Rest { access_file, ..self }
     }
 
     fn authorize(&self, request: &Request) -> Result<Option<String>, Refusal> {
@@ -164,6 +172,10 @@ impl Service for Rest {
 
     fn access_log(&self) -> &'static str {
         "restapilog"
+    }
+
+    fn access_file(&self) -> Option<&AccessFile> {
+        self.access_file.as_ref()
     }
 
     async fn call(&self, request: Request) -> Response {

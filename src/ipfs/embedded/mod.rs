@@ -61,6 +61,8 @@ pub struct EmbeddedConfig {
     pub pin_timeout: Duration,
     /// How long a block that no pin reaches survives collections after it was put: uploads in progress.
     pub gc_grace: Duration,
+    /// How often what no pin reaches is removed by itself; `None` is only on request.
+    pub gc_interval: Option<Duration>,
     /// TCP addresses to listen on.
     pub listen: Vec<Multiaddr>,
     /// Addresses to tell others; empty: what we listen on.
@@ -89,6 +91,7 @@ impl EmbeddedConfig {
             storage_max: Self::STORAGE_MAX,
             pin_timeout: Self::PIN_TIMEOUT,
             gc_grace: StoreConfig::GRACE,
+            gc_interval: None,
             listen: Vec::new(),
             announce: Vec::new(),
             psk: None,
@@ -105,6 +108,8 @@ pub struct Embedded {
     host: Host,
     bitswap: Bitswap,
     agent: String,
+    /// The periodic collection; it ends with the last clone.
+    _collecting: Option<Arc<smol::Task<()>>>,
 }
 
 impl Embedded {
@@ -137,7 +142,11 @@ impl Embedded {
             }
         };
         let node = Node::new(store, Arc::new(bitswap.clone()), config.pin_timeout);
-        Ok(Embedded { node, host, bitswap, agent })
+        let collecting = config.gc_interval.map(|interval| {
+            let node = node.clone();
+            Arc::new(runtime::spawn(async move { gc::collect_every(&node, interval).await }))
+        });
+        Ok(Embedded { node, host, bitswap, agent, _collecting: collecting })
     }
 
     /// The node's swarm.
