@@ -7,7 +7,7 @@
 //! | `access` | access logs in files |
 //! | `auth`, `cors` | who may ask, and from which web pages |
 //! | `query`, `multipart` | what comes in |
-//! | `json`, `stream`, `types` | what goes out |
+//! | `json`, `stream`, `tar`, `types` | what goes out |
 //! | `proxy` | the IPFS proxy: looks like an IPFS daemon, pins in the cluster |
 //! | `rest` | the routes of ipfs-cluster's REST API, and pinfold's own reading of content |
 //!
@@ -27,6 +27,7 @@ pub mod query;
 pub mod rest;
 pub mod server;
 pub mod stream;
+mod tar;
 pub mod tls;
 pub mod types;
 

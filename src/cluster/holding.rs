@@ -162,11 +162,11 @@ impl Cluster {
                 self.pin(cid, options).await?;
             }
         }
-        Ok(self.follow(cid, before))
+        Ok(self.watch_pin(cid, before))
     }
 
     /// Follows a pin; errors that are in `before` count only when they are still there after a while.
-    fn follow(&self, cid: Cid, before: Vec<Part>) -> BoxStream<'static, Result<u64>> {
+    fn watch_pin(&self, cid: Cid, before: Vec<Part>) -> BoxStream<'static, Result<u64>> {
         let (begun, cluster) = (Instant::now(), self.clone());
         let first = (Some(FIRST_LOOK), 0);
         stream::unfold(first, move |(wait, reached)| {

@@ -145,7 +145,7 @@ pub(super) fn rest(config: &Config, folder: &Folder) -> Option<RestConfig> {
 }
 
 /// The IPFS proxy, if it is on.
-pub(super) fn proxy(config: &Config, ipfs: &Arc<dyn Ipfs>) -> Option<ProxyConfig> {
+pub(super) fn proxy(config: &Config, folder: &Folder, ipfs: &Arc<dyn Ipfs>) -> Option<ProxyConfig> {
     let section = config.ipfsproxy.as_ref()?;
     let behind = match &config.ipfs {
         IpfsSection::Embedded(_) => Behind::Embedded(ipfs.clone()),
@@ -164,6 +164,7 @@ pub(super) fn proxy(config: &Config, ipfs: &Arc<dyn Ipfs>) -> Option<ProxyConfig
         write_timeout: section.write_timeout,
         idle_timeout: section.idle_timeout,
         max_header_bytes: section.max_header_bytes as usize,
+        log_file: (!section.log_file.is_empty()).then(|| config.resolve(folder, &section.log_file)),
         behind,
     })
 }

@@ -187,7 +187,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
         Some(rest) => Some(api::start_rest(rest, cluster.clone()).await.context("api.restapi")?),
         None => None,
     };
-    let proxy = match build::proxy(&config, &ipfs) {
+    let proxy = match build::proxy(&config, &folder, &ipfs) {
         Some(proxy) => Some(api::proxy::start(proxy, cluster.clone()).await.context("api.ipfsproxy")?),
         None => None,
     };

@@ -33,6 +33,7 @@ mod put;
 mod repo;
 mod words;
 
+use super::access::AccessFile;
 use super::http::{empty, Body, Request, Response, Service};
 use super::query::{decode, Query};
 use super::server::{Limits, Server, ServerConfig};
@@ -47,6 +48,7 @@ use hyper::header::{HeaderMap, HeaderValue, ALLOW, SERVER};
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 use libp2p::Multiaddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,6 +69,8 @@ pub struct ProxyConfig {
     pub idle_timeout: Duration,
     /// `max_header_bytes`.
     pub max_header_bytes: usize,
+    /// `log_file`: where a line per request goes; `None` is the log.
+    pub log_file: Option<PathBuf>,
     /// Who answers what is not intercepted.
     pub behind: Behind,
 }
@@ -100,6 +104,7 @@ enum Origin {
 struct Proxy {
     cluster: Cluster,
     origin: Origin,
+    access_file: Option<AccessFile>,
 }
 
 /// Starts the proxy.
@@ -123,7 +128,8 @@ pub async fn start(config: ProxyConfig, cluster: Cluster) -> Result<Server> {
         }
         Behind::Embedded(ipfs) => Origin::Embedded(node::Node { cluster: cluster.clone(), ipfs }),
     };
-    let proxy = Arc::new(Proxy { cluster, origin });
+    let access_file = config.log_file.map(AccessFile::open).transpose()?;
+    let proxy = Arc::new(Proxy { cluster, origin, access_file });
     Server::bind(ServerConfig { listen: config.listen, tls: None, limits }, proxy).await
 }
 
@@ -291,6 +297,10 @@ impl Service for Proxy {
 
     fn access_log(&self) -> &'static str {
         "ipfsproxylog"
+    }
+
+    fn access_file(&self) -> Option<&AccessFile> {
+        self.access_file.as_ref()
     }
 
     async fn call(&self, request: Request) -> Response {

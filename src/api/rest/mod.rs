@@ -12,7 +12,6 @@ mod content;
 mod moves;
 mod peers;
 mod pins;
-mod tar;
 
 pub use content::Listed;
 

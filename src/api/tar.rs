@@ -2,7 +2,8 @@
 //!
 //! Depth first, in stored order, with one open listing per level of nesting and no file in memory. Names come out of
 //! content that strangers made, so each is checked before it goes into an archive that somebody unpacks: no
-//! separators, no `.` or `..`, nothing empty. Times are zero: the same content gives the same archive.
+//! separators, no `.` or `..`, nothing empty. All times are the one that was given; with zero the same content gives the
+//! same archive.
 
 use crate::api::multipart::MAX_PATH;
 use crate::error::{Error, Result};
@@ -54,18 +55,21 @@ pub(super) struct Archive {
     levels: Vec<Level>,
     content: Option<Content>,
     ended: bool,
+    /// Modification time of everything, seconds since 1970.
+    time: u64,
 }
 
 impl Archive {
-    /// An archive of one thing, which is called `name` in it.
+    /// An archive of one thing, which is called `name` in it and was changed at `time`.
     pub(super) fn new(
         source: Arc<dyn Source>,
         name: &str,
+        time: u64,
         entry: DirEntry,
         entries: BoxStream<'static, Result<DirEntry>>,
     ) -> Self {
         let root = Some((name.to_owned(), entry, entries));
-        Archive { source, out: BytesMut::new(), root, levels: Vec::new(), content: None, ended: false }
+        Archive { source, out: BytesMut::new(), root, levels: Vec::new(), content: None, ended: false, time }
     }
 
     /// Its bytes.
@@ -197,7 +201,7 @@ impl Archive {
         });
         header.set_uid(0);
         header.set_gid(0);
-        header.set_mtime(0);
+        header.set_mtime(self.time);
         let put = |field: &mut [u8; SHORT], text: &str| {
             let n = text.len().min(SHORT);
             field[..n].copy_from_slice(&text.as_bytes()[..n]);
@@ -284,7 +288,7 @@ mod tests {
                 _ => stream::empty().boxed(),
             };
             let name = root.name.clone();
-            let mut chunks = std::pin::pin!(Archive::new(fake, &name, root, entries).into_stream());
+            let mut chunks = std::pin::pin!(Archive::new(fake, &name, 0, root, entries).into_stream());
             let mut all = Vec::new();
             while let Some(chunk) = chunks.next().await {
                 all.extend_from_slice(&chunk?);
