@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `server`, `gate`, `listen`, `tls` | a generic HTTP/1.1 server and its limits |
 //! | `http` | requests, answers, the trait of an API |
+//! | `access` | access logs in files |
 //! | `auth`, `cors` | who may ask, and from which web pages |
 //! | `query`, `multipart` | what comes in |
 //! | `json`, `stream`, `tar`, `types` | what goes out |
@@ -13,6 +14,7 @@
 //! Everything that a client sends is checked in this room, so that [`Cluster`] only sees values of
 //! the right type and size. Errors are said in the form of the API that is being spoken.
 
+pub mod access;
 pub mod auth;
 pub mod cors;
 mod gate;
@@ -31,6 +33,7 @@ pub mod types;
 
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
+use access::AccessFile;
 use auth::Auth;
 use cors::Cors;
 use hyper::header::{HeaderName, HeaderValue};
@@ -59,6 +62,8 @@ pub struct RestConfig {
     pub max_header_bytes: usize,
     /// `basic_auth_credentials`: user → password.
     pub basic_auth: Option<BTreeMap<String, String>>,
+    /// `http_log_file`: where a line per request goes; `None` is the log.
+    pub log_file: Option<PathBuf>,
     /// `ssl_cert_file` and `ssl_key_file`.
     pub tls: Option<(PathBuf, PathBuf)>,
     /// `headers`: added to every answer.
@@ -88,6 +93,7 @@ impl Default for RestConfig {
             idle_timeout: server::IDLE_TIMEOUT,
             max_header_bytes: server::MIN_HEADER_BYTES,
             basic_auth: None,
+            log_file: None,
             tls: None,
             headers: Vec::new(),
             cors_allowed_origins: cors.origins,
@@ -133,5 +139,7 @@ pub async fn start_rest(config: RestConfig, cluster: Cluster) -> Result<Server> 
         ..Limits::default()
     };
     let rest = Rest::new(cluster, config.basic_auth.map(Auth::new), cors, headers);
+    let log_file = config.log_file.map(AccessFile::open).transpose()?;
+    let rest = rest.with_access_file(log_file);
     Server::bind(ServerConfig { listen: config.listen, tls, limits }, Arc::new(rest)).await
 }

@@ -29,9 +29,11 @@ pub mod text;
 pub mod wait;
 
 mod add;
+mod config;
 mod dot;
 mod get;
 mod local;
+mod moves;
 mod upload;
 
 use args::{Globals, Parsed};

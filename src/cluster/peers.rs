@@ -30,7 +30,7 @@ impl Cluster {
             Ok(id) => IpfsIdJson {
                 id: id.id.to_string(),
                 addresses: Some(id.addresses.iter().map(ToString::to_string).collect()),
-                error: String::new(),
+                error: self.twins(&id.id.to_string()).join("; "),
             },
             Err(error) => IpfsIdJson { id: String::new(), addresses: None, error: error.to_string() },
         };
@@ -80,7 +80,8 @@ impl Cluster {
             addresses: None,
             cluster_peers: None,
             cluster_peers_addresses: None,
-            version: String::new(),
+            // As it last told the cluster: the others know what a dead peer ran.
+            version: member.version.clone(),
             commit: String::new(),
             rpc_protocol_version: String::new(),
             error: error.to_string(),
@@ -136,6 +137,7 @@ impl Cluster {
             peername: m.name,
             raft_id: format!("{:016x}", m.raft_id),
             role: if m.role == Role::Voter { "voter" } else { "learner" }.into(),
+            version: m.version,
         };
         ConsensusHealth {
             cluster_id: format!("{:016x}", status.cluster_id),
@@ -143,6 +145,7 @@ impl Cluster {
             term: status.term,
             committed: status.committed,
             applied: status.applied,
+            cluster_version: status.cluster_version,
             members: self.inner.consensus.members().into_iter().map(member).collect(),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Only [`JOIN`] is open to whoever got through the secret; everything else is for members.
 
-use super::Cluster;
+use super::{version, Cluster};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::ipfs::Block;
@@ -44,7 +44,7 @@ pub(super) const LINKS: &str = "cluster.links";
 pub(super) const ROWS_PER_FRAME: usize = 500;
 /// How long whoever asked for all statuses may leave us waiting: it reads from all peers in step, at the pace
 /// of the slowest and of its own client.
-const STATUS_IDLE: Duration = Duration::from_secs(300);
+pub(super) const STATUS_IDLE: Duration = Duration::from_secs(300);
 /// A peer that works on an answer, or has nothing to send yet, gives a sign of life this often: well
 /// below the idle limit of the other end.
 pub(super) const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
@@ -107,7 +107,7 @@ pub(super) struct Links {
 }
 
 /// A handler that is a method of [`Cluster`].
-struct Method<F>(Cluster, F);
+pub(super) struct Method<F>(pub(super) Cluster, pub(super) F);
 
 /// Every handler has this shape.
 pub(super) type Serve = for<'a> fn(&'a Cluster, &'a mut Call) -> futures::future::BoxFuture<'a, Result<()>>;
@@ -141,6 +141,11 @@ pub(super) fn register(cluster: &Cluster) {
     }
 }
 
+/// Registers one more, for rooms that keep theirs beside what they do.
+pub(super) fn register_one(cluster: &Cluster, name: &'static str, access: Access, serve: Serve) {
+    cluster.inner.rpc.register(name, access, Arc::new(Method(cluster.clone(), serve)));
+}
+
 async fn serve_join(cluster: &Cluster, call: &mut Call) -> Result<()> {
     let request: JoinRequest = call.need().await?;
     let addresses: Vec<Multiaddr> =
@@ -151,8 +156,15 @@ async fn serve_join(cluster: &Cluster, call: &mut Call) -> Result<()> {
         end -= 1;
     }
     name.truncate(end);
-    let member =
-        Member { raft_id: request.raft_id, peer_id: call.peer(), name, addresses, role: Role::Learner };
+    let version = version::of_joiner(cluster, &call.peer(), &request.version)?;
+    let member = Member {
+        raft_id: request.raft_id,
+        peer_id: call.peer(),
+        name,
+        addresses,
+        role: Role::Learner,
+        version,
+    };
     if member.raft_id == 0 {
         return Err(Error::invalid("a joining peer must bring a Raft id other than 0"));
     }

@@ -11,7 +11,7 @@ use super::{keys, Config};
 use crate::clock::format_duration;
 use crate::error::{Error, Result};
 use libp2p::multiaddr::Protocol;
-use libp2p::Multiaddr;
+use libp2p::{Multiaddr, PeerId};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -19,17 +19,24 @@ use std::time::Duration;
 const MIN_HEADER_BYTES: u32 = 4096;
 /// The most that `max_header_bytes` may be: headers are held in memory for each connection.
 const MAX_HEADER_BYTES: u32 = 1 << 20;
+/// Longest message about a value, characters.
+const MAX_MESSAGE: usize = 700;
 /// Longest name of a peer.
 const MAX_NAME: usize = 255;
 /// The most copies that may be asked for: far above any cluster of this kind.
 const MAX_COPIES: i32 = 10_000;
 /// Longest election timeout that makes sense.
 const MAX_ELECTION: Duration = Duration::from_secs(600);
+/// The most old data folders that are kept: each is a whole state.
+const MAX_BACKUPS: u32 = 1000;
+/// Fewest names in the whole path of a data folder: `/srv` or `/home` is nobody's own.
+const MIN_DEPTH: usize = 2;
 /// Smallest storage limit with which an embedded node can work.
 const MIN_STORAGE: u64 = 10_000_000;
 
+/// One sentence, whatever the value that it repeats looks like.
 fn fail<T>(message: String) -> Result<T> {
-    Err(Error::invalid(message))
+    Err(Error::invalid(super::file::one_line(&message, MAX_MESSAGE)))
 }
 
 /// Sections must be objects, and exactly one IPFS node chosen.
@@ -83,7 +90,7 @@ pub(super) fn fill_gaps(config: &mut Config, tree: &Value, warnings: &mut Vec<St
 
 /// The whole configuration.
 pub(super) fn check(config: &Config, warnings: &mut Vec<String>) -> Result<()> {
-    cluster(config)?;
+    cluster(config, warnings)?;
     raft(config, warnings)?;
     apis(config)?;
     ipfs(config)?;
@@ -96,7 +103,7 @@ pub(super) fn check(config: &Config, warnings: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-fn cluster(config: &Config) -> Result<()> {
+fn cluster(config: &Config, warnings: &mut Vec<String>) -> Result<()> {
     let c = &config.cluster;
     if c.peername.chars().count() > MAX_NAME || c.peername.chars().any(char::is_control) {
         return fail(format!(
@@ -146,12 +153,12 @@ fn cluster(config: &Config) -> Result<()> {
             ),
         });
     }
-    for address in &c.peer_addresses {
-        if !address.iter().any(|part| matches!(part, Protocol::P2p(_))) {
-            return fail(format!(
-                "cluster.peer_addresses has \"{address}\", which does not say who is there; add /p2p/<peer id> at its end"
-            ));
-        }
+    for (key, list) in [
+        ("cluster.peer_addresses", &c.peer_addresses),
+        ("cluster.peers", &c.peers),
+        ("cluster.bootstrap", &c.bootstrap),
+    ] {
+        peers(key, list, warnings)?;
     }
     if c.connection_manager.high_water < c.connection_manager.low_water {
         return fail(format!(
@@ -162,10 +169,48 @@ fn cluster(config: &Config) -> Result<()> {
     Ok(())
 }
 
+/// A list of other peers: who is there must be said. Our own address may be among them.
+fn peers(key: &str, list: &[Multiaddr], warnings: &mut Vec<String>) -> Result<()> {
+    for (n, address) in list.iter().enumerate() {
+        if !matches!(address.iter().last(), Some(Protocol::P2p(_))) {
+            return fail(format!(
+                "{key} has \"{address}\", which does not say who is there; add /p2p/<peer id> at its end"
+            ));
+        }
+        // Files of ipfs-cluster list its QUIC addresses beside the others.
+        if !is_tcp(address) {
+            warnings.push(format!(
+                "{key} has \"{address}\", which is not used, as peers are reached over TCP; write it like \
+                 \"/ip4/192.168.1.2/tcp/9096/p2p/<peer id>\""
+            ));
+        }
+        if list.iter().take(n).any(|earlier| earlier == address) {
+            warnings.push(format!("{key} has \"{address}\" twice; one of them can go"));
+        }
+    }
+    Ok(())
+}
+
 fn raft(config: &Config, warnings: &mut Vec<String>) -> Result<()> {
     let r = &config.consensus;
     if r.backups_rotate == 0 {
         return fail("consensus.raft.backups_rotate is 0; it must be 1 or more, 6 is usual".into());
+    }
+    if r.backups_rotate > MAX_BACKUPS {
+        return fail(format!(
+            "consensus.raft.backups_rotate is {}; it must be {MAX_BACKUPS} or less, 6 is usual",
+            r.backups_rotate
+        ));
+    }
+    for (n, id) in r.init_peerset.iter().enumerate() {
+        if id.parse::<PeerId>().is_err() {
+            return fail(format!(
+                "consensus.raft.init_peerset has {id:?}, which is not a peer id; write ids as `pinfold id` shows them"
+            ));
+        }
+        if r.init_peerset.iter().take(n).any(|earlier| earlier == id) {
+            warnings.push(format!("consensus.raft.init_peerset has {id} twice; one of them can go"));
+        }
     }
     if r.election_timeout > MAX_ELECTION || r.heartbeat_timeout > MAX_ELECTION {
         return fail(format!(
@@ -182,7 +227,25 @@ fn raft(config: &Config, warnings: &mut Vec<String>) -> Result<()> {
             r.max_voters
         ));
     }
-    relative(&r.data_folder, "consensus.raft.data_folder", "raft")
+    data_folder(&r.data_folder)
+}
+
+/// The folder of the data: inside the peer's own, or anywhere by its whole path, as on a better disk. It is
+/// moved aside and replaced as a whole at times, so that it must be a folder of its own.
+fn data_folder(folder: &str) -> Result<()> {
+    use std::path::{Component, Path};
+    let path = Path::new(folder);
+    if !path.is_absolute() {
+        return relative(folder, "consensus.raft.data_folder", "raft");
+    }
+    let names = path.components().filter(|c| matches!(c, Component::Normal(_))).count();
+    if names < MIN_DEPTH || path.components().any(|c| c == Component::ParentDir) {
+        return fail(format!(
+            "consensus.raft.data_folder is \"{folder}\"; it must be the name of a folder inside the configuration's, \
+             like \"raft\", or the whole path of a folder for this alone, like \"/srv/pinfold/raft\""
+        ));
+    }
+    Ok(())
 }
 
 /// A folder of data must stay inside the peer's own.
@@ -202,8 +265,18 @@ fn all_tcp(key: &str, addresses: &[Multiaddr], example: &str) -> Result<()> {
         return fail(format!("{key} is empty; write an address like \"{example}\""));
     }
     match addresses.iter().find(|a| !is_tcp(a)) {
-        Some(address) => Err(not_tcp(key, address)),
+        Some(address) => fail(not_tcp(key, address).message().to_owned()),
         None => Ok(()),
+    }
+}
+
+/// The same, but a Unix socket will do as well.
+fn all_sockets(key: &str, addresses: &[Multiaddr], example: &str) -> Result<()> {
+    let is_unix = |a: &Multiaddr| matches!(a.iter().next(), Some(libp2p::multiaddr::Protocol::Unix(_)));
+    match addresses.iter().find(|a| !is_tcp(a) && !is_unix(a)) {
+        None if addresses.is_empty() => all_tcp(key, addresses, example),
+        None => Ok(()),
+        Some(address) => Err(not_tcp(key, address)),
     }
 }
 
@@ -225,8 +298,8 @@ fn apis(config: &Config) -> Result<()> {
         }
     }
     if let Some(proxy) = &config.ipfsproxy {
-        all_tcp("api.ipfsproxy.listen_multiaddress", &proxy.listen_multiaddress, "/ip4/127.0.0.1/tcp/9095")?;
-        all_tcp("api.ipfsproxy.node_multiaddress", &proxy.node_multiaddress, "/ip4/127.0.0.1/tcp/5001")?;
+        all_sockets("api.ipfsproxy.listen_multiaddress", &proxy.listen_multiaddress, "/ip4/127.0.0.1/tcp/9095")?;
+        all_sockets("api.ipfsproxy.node_multiaddress", &proxy.node_multiaddress, "/ip4/127.0.0.1/tcp/5001")?;
         header_bytes("api.ipfsproxy", proxy.max_header_bytes)?;
     }
     if config.observations.metrics.enable_stats {
@@ -297,7 +370,7 @@ fn http_api(section: &str, port: u16, api: &RestApiConfig) -> Result<()> {
 
 fn ipfs(config: &Config) -> Result<()> {
     match &config.ipfs {
-        IpfsSection::Http(http) => all_tcp(
+        IpfsSection::Http(http) => all_sockets(
             "ipfs_connector.ipfshttp.node_multiaddress",
             &http.node_multiaddress,
             "/ip4/127.0.0.1/tcp/5001",
@@ -401,6 +474,9 @@ fn times(config: &Config) -> Result<()> {
             ("ipfs_connector.ipfshttp.repogc_timeout", http.repogc_timeout),
         ]),
         IpfsSection::Embedded(node) => all.push(("ipfs_connector.embedded.pin_timeout", node.pin_timeout)),
+    }
+    if let IpfsSection::Embedded(node) = &config.ipfs {
+        all.extend((!node.gc_interval.is_zero()).then_some(("ipfs_connector.embedded.gc_interval", node.gc_interval)));
     }
     for (key, value) in all {
         if value < SHORTEST {

@@ -6,10 +6,10 @@
 
 use super::Start;
 use crate::error::{Error, Result};
-use crate::state::{Applied, Command, Machine, Member, MemberChange, RaftId, Role};
+use crate::state::{Applied, Command, Machine, Member, RaftId, Role};
 use crate::store::{LogBatch, LogStore, StateStore};
 use libp2p::PeerId;
-use raft::eraftpb::{ConfState, EntryType};
+use raft::eraftpb::EntryType;
 use std::sync::Arc;
 
 /// The mark that a founder starts from.
@@ -71,9 +71,15 @@ fn found(
 ) -> Result<()> {
     if state.applied().index == 0 {
         fresh(log, state)?;
-        let us = Member { raft_id, peer_id, name: name.to_owned(), addresses: Vec::new(), role: Role::Voter };
-        let conf = ConfState { voters: vec![raft_id], ..Default::default() };
-        Machine::open(state.clone())?.apply_members(FOUNDED, &[MemberChange::Put(us)], &conf)?;
+        let us = Member {
+            raft_id,
+            peer_id,
+            name: name.to_owned(),
+            addresses: Vec::new(),
+            role: Role::Voter,
+            version: crate::VERSION.to_owned(),
+        };
+        Machine::open(state.clone())?.found(FOUNDED, us)?;
         state.flush()?;
     } else if state.applied() != FOUNDED || Machine::open(state.clone())?.conf_state().voters != [raft_id] {
         return Err(not_fresh());

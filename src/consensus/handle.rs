@@ -14,7 +14,7 @@ use super::wire::{MemberRequest, MemberRequestKind, ProposeAnswer, ProposeReques
 use super::{bootstrap, message, ConsensusConfig, Start, Status};
 use crate::error::{Error, Kind, Result};
 use crate::runtime;
-use crate::state::{Command, Event, Member, Outcome, RaftId, Role};
+use crate::state::{version, Command, Event, Member, Outcome, RaftId, Role};
 use crate::store::{LogStore, StateStore};
 use libp2p::{Multiaddr, PeerId};
 use std::future::Future;
@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{mpsc, Arc, Weak};
 use std::time::{Duration, Instant};
 
-/// Before the leader is asked again, unless something changed.
+/// Before the leader is asked for a change of members again, unless something changed.
 const PAUSE: Duration = Duration::from_millis(25);
 /// What an answer may be late beyond its own limit before the pump is taken for hanging.
 const GRACE: Duration = Duration::from_secs(2);
@@ -123,6 +123,7 @@ impl Consensus {
             return Err(Error::full(why));
         }
         command.check()?;
+        self.check_spoken(&command)?;
         let data = command.encode();
         drop(command);
         if data.len() > Command::MAX_BYTES {
@@ -133,8 +134,9 @@ impl Consensus {
             )));
         }
         let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
+        let (retries, pause) = (self.inner.config.commit_retries, self.inner.config.commit_retry_delay);
         let (committed, here) = self
-            .at_leader(|place, limit| {
+            .at_leaders(retries, pause, |place, limit| {
                 let data = data.clone();
                 async move {
                     match place {
@@ -164,7 +166,7 @@ impl Consensus {
     /// # Errors
     /// [`Kind::Timeout`] when no leader confirmed it in time.
     pub async fn read_index(&self) -> Result<()> {
-        self.ask(self.inner.config.commit_timeout, "the read", Input::Read).await
+        self.ask(self.inner.config.network_timeout, "the read", Input::Read).await
     }
 
     /// Turns of the driver so far, at least one per tick: a watchdog that sees it stand still knows that the
@@ -176,6 +178,24 @@ impl Consensus {
     /// What Raft thinks now.
     pub fn status(&self) -> Status {
         self.inner.shared.status()
+    }
+
+    /// What the log may say, as of what is applied here (see [`version`]).
+    pub fn cluster_version(&self) -> u16 {
+        self.inner.shared.status().cluster_version
+    }
+
+    /// Refuses what not every member of this cluster would understand.
+    fn check_spoken(&self, command: &Command) -> Result<()> {
+        let (needed, spoken) = (command.needs(), self.cluster_version());
+        if needed <= spoken {
+            return Ok(());
+        }
+        Err(Error::unavailable(format!(
+            "the cluster still speaks version {spoken} and this change needs version {needed}: it becomes possible \
+             by itself once every peer runs pinfold {} and is up",
+            version::first_release(needed)
+        )))
     }
 
     /// Members as replicated, sorted by peer id.
@@ -307,7 +327,7 @@ impl Consensus {
         }
     }
 
-    /// Keeps our replicated name and addresses fresh (proposes only on change).
+    /// Keeps our replicated name, addresses and version fresh (proposes only on change).
     ///
     /// # Errors
     /// As [`Consensus::propose`]; [`Kind::Unavailable`] while we are no member.
@@ -319,6 +339,9 @@ impl Consensus {
         let mut new = known.clone();
         new.name.clone_from(&self.inner.config.name);
         new.addresses = addresses;
+        if self.cluster_version() >= version::MEMBER_VERSIONS {
+            new.version = crate::VERSION.to_owned();
+        }
         // As it would be stored: cut to the limits.
         let new = Member::decode(&new.encode())?;
         if new == *known {
@@ -394,11 +417,12 @@ impl Consensus {
             Error::new(if e.kind() == Kind::Version { Kind::Version } else { Kind::Invalid }, e.message())
         })?;
         command.check()?;
+        self.check_spoken(&command)?;
         if let (Command::Pin(_) | Command::PinMany(_), Some(why)) = (&command, self.inner.state.full()) {
             return Err(Error::full(why).context("the leader"));
         }
         drop(command);
-        let limit = self.inner.config.commit_timeout;
+        let limit = self.inner.config.network_timeout;
         self.propose_here(request.id, request.command, limit).await.map(|c| ProposeAnswer::new(&c))
     }
 
@@ -408,7 +432,7 @@ impl Consensus {
     /// [`Kind::NotLeader`]: ask the leader; otherwise as [`Consensus::add_member`] and [`Consensus::remove_member`].
     pub async fn handle_members(&self, from: PeerId, request: MemberRequest) -> Result<u64> {
         self.same_cluster(request.cluster_id, &from)?;
-        let limit = self.inner.config.commit_timeout;
+        let limit = self.inner.config.network_timeout;
         match request.change {
             MemberRequestKind::Add(record) => {
                 let member = Member::decode(&record)
@@ -469,11 +493,38 @@ impl Consensus {
     where
         F: Future<Output = Result<T>>,
     {
-        let deadline = Instant::now() + self.inner.config.commit_timeout;
+        self.at_leaders(u32::MAX, PAUSE, attempt).await
+    }
+
+    /// The same, at no more than `retries` further leaders than the first, asking the same one again after `pause`.
+    ///
+    /// Only a leader in a term of its own counts: one that cannot be reached is asked until the voters have agreed
+    /// on another, or the time is over.
+    async fn at_leaders<T, F>(
+        &self,
+        retries: u32,
+        pause: Duration,
+        attempt: impl Fn(Place, Duration) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let deadline = Instant::now() + self.inner.config.network_timeout;
+        let (mut asked, mut further, mut lost) = (None, 0, None);
         loop {
             let rest = deadline.saturating_duration_since(Instant::now());
             let leader = self.wait_leader(self.inner.config.wait_for_leader.min(rest)).await?;
             let watch = self.inner.shared.watch();
+            let office = Some((leader.raft_id, self.status().term));
+            if asked.is_some() && asked != office {
+                further += 1;
+                if further > retries {
+                    return Err(lost.unwrap_or_else(|| self.no_leader()).context(format!(
+                        "the change was not committed by {further} leaders one after the other (consensus.raft.commit_retries is {retries})"
+                    )));
+                }
+            }
+            asked = office;
             let here = leader.raft_id == self.inner.raft_id;
             let rest = deadline.saturating_duration_since(Instant::now()).max(PAUSE);
             let error = match attempt(if here { Place::Here } else { Place::At(leader) }, rest).await {
@@ -495,7 +546,8 @@ impl Consensus {
                     _ => error,
                 });
             }
-            either(watch, PAUSE).await;
+            lost = Some(error);
+            either(watch, pause.min(deadline.saturating_duration_since(Instant::now()))).await;
         }
     }
 
@@ -517,7 +569,7 @@ impl Consensus {
         if self.status().applied >= index {
             return Ok(());
         }
-        let limit = self.inner.config.commit_timeout;
+        let limit = self.inner.config.network_timeout;
         let wait = self.ask(limit, "applying the committed change here", |r| Input::WaitApplied(index, r));
         match wait.await {
             Err(e) if e.kind() == Kind::Timeout => Err(Error::timeout(format!(

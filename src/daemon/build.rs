@@ -2,23 +2,17 @@
 
 use crate::api::proxy::{Behind, ProxyConfig};
 use crate::api::RestConfig;
-use crate::cluster::{DiskMetric, Settings};
-use crate::config::{self, Config, Folder, Identity, IpfsSection, RestApiConfig};
+use crate::cluster::{DiskMetric, Informer, Measure, Settings};
+use crate::config::{self, Config, Folder, Identity, IpfsSection, RestApiConfig, SwarmKey};
 use crate::consensus::ConsensusConfig;
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::ipfs::embedded::{Embedded, EmbeddedConfig};
 use crate::ipfs::kubo::{Kubo, KuboConfig};
 use crate::ipfs::Ipfs;
 use crate::net::HostConfig;
 use crate::tracker::TrackerConfig;
-use data_encoding::HEXLOWER_PERMISSIVE;
-use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// Longest swarm.key that is read, bytes.
-const MAX_SWARM_KEY: u64 = 4 << 10;
 
 /// The cluster's own host.
 pub(super) fn host(config: &Config, identity: &Identity) -> HostConfig {
@@ -52,9 +46,15 @@ pub(super) fn consensus(config: &Config, identity: &Identity) -> ConsensusConfig
         heartbeat,
         election,
         wait_for_leader: raft.wait_for_leader_timeout,
-        commit_timeout: raft.network_timeout,
+        network_timeout: raft.network_timeout,
+        commit_retries: raft.commit_retries,
+        commit_retry_delay: raft.commit_retry_delay,
+        commit_timeout: raft.commit_timeout,
+        lease: raft.lease(),
+        max_append_entries: raft.max_append_entries as usize,
         trailing_logs: raft.trailing_logs,
         snapshot_threshold: raft.snapshot_threshold,
+        snapshot_interval: raft.snapshot_interval,
         max_voters: raft.max_voters as usize,
     }
 }
@@ -65,18 +65,15 @@ pub(super) fn tracker(config: &Config) -> TrackerConfig {
         concurrent_pins: config.pin_tracker.concurrent_pins as usize,
         priority_max_age: config.pin_tracker.priority_pin_max_age,
         priority_max_retries: config.pin_tracker.priority_pin_max_retries,
+        max_queued: config.pin_tracker.max_pin_queue_size as usize,
         recover_interval: config.cluster.pin_recover_interval,
+        ipfs_sync_interval: config.cluster.ipfs_sync_interval,
+        state_sync_interval: config.cluster.state_sync_interval,
     }
 }
 
 /// The cluster room.
-pub(super) fn settings(config: &Config) -> Settings {
-    let informer = &config.informer;
-    let ttls = [
-        informer.disk.as_ref().map(|d| d.metric_ttl),
-        informer.tags.as_ref().map(|t| t.metric_ttl),
-        informer.pinqueue.as_ref().map(|p| p.metric_ttl),
-    ];
+pub(super) fn settings(config: &Config, folder: &Folder) -> Settings {
     let connect = match &config.ipfs {
         IpfsSection::Http(http) => http.connect_swarms_delay,
         IpfsSection::Embedded(embedded) => embedded.connect_swarms_delay,
@@ -87,15 +84,36 @@ pub(super) fn settings(config: &Config) -> Settings {
         ping_interval: config.cluster.monitor_ping_interval,
         check_interval: config.monitor.check_interval,
         allocate_by: config.allocator.allocate_by.clone(),
-        disk_metric: match informer.disk.as_ref().map(|d| d.metric_type) {
-            Some(config::DiskMetric::RepoSize) => DiskMetric::RepoSize,
-            _ => DiskMetric::FreeSpace,
+        informers: informers(config),
+        informer_trigger: match &config.ipfs {
+            IpfsSection::Http(http) => http.informer_trigger_interval,
+            IpfsSection::Embedded(_) => 0,
         },
-        metric_ttl: ttls.into_iter().flatten().min().unwrap_or(Duration::from_secs(30)),
-        tags: informer.tags.as_ref().map(|t| t.tags.clone()).unwrap_or_default(),
+        repin: !config.cluster.disable_repinning,
+        repin_grace: config.cluster.repin_grace,
+        drained_file: config.resolve(folder, &config.consensus.data_folder).join("drained"),
         connect_swarms: (!connect.is_zero()).then_some(connect),
         state_sync_interval: config.cluster.state_sync_interval,
     }
+}
+
+/// What this peer tells about itself: the kinds that the configuration has.
+fn informers(config: &Config) -> Vec<Informer> {
+    let informer = &config.informer;
+    let disk = informer.disk.as_ref().map(|d| {
+        let metric = match d.metric_type {
+            config::DiskMetric::RepoSize => DiskMetric::RepoSize,
+            config::DiskMetric::FreeSpace => DiskMetric::FreeSpace,
+        };
+        Informer { ttl: d.metric_ttl, measure: Measure::Disk(metric) }
+    });
+    let tags = informer.tags.as_ref();
+    let tags = tags.map(|t| Informer { ttl: t.metric_ttl, measure: Measure::Tags(t.tags.clone()) });
+    let queue = informer.pinqueue.as_ref();
+    let queue =
+        queue.map(|p| Informer { ttl: p.metric_ttl, measure: Measure::PinQueue(p.weight_bucket_size) });
+    let pins = informer.numpin.as_ref().map(|n| Informer { ttl: n.metric_ttl, measure: Measure::NumPin });
+    [disk, tags, queue, pins].into_iter().flatten().collect()
 }
 
 /// The REST API, if it is on.
@@ -111,6 +129,7 @@ pub(super) fn rest(config: &Config, folder: &Folder) -> Option<RestConfig> {
         idle_timeout: section.idle_timeout,
         max_header_bytes: section.max_header_bytes as usize,
         basic_auth: section.basic_auth_credentials.0.clone(),
+        log_file: file(&section.http_log_file),
         headers: section
             .headers
             .iter()
@@ -126,7 +145,7 @@ pub(super) fn rest(config: &Config, folder: &Folder) -> Option<RestConfig> {
 }
 
 /// The IPFS proxy, if it is on.
-pub(super) fn proxy(config: &Config, ipfs: &Arc<dyn Ipfs>) -> Option<ProxyConfig> {
+pub(super) fn proxy(config: &Config, folder: &Folder, ipfs: &Arc<dyn Ipfs>) -> Option<ProxyConfig> {
     let section = config.ipfsproxy.as_ref()?;
     let behind = match &config.ipfs {
         IpfsSection::Embedded(_) => Behind::Embedded(ipfs.clone()),
@@ -145,6 +164,7 @@ pub(super) fn proxy(config: &Config, ipfs: &Arc<dyn Ipfs>) -> Option<ProxyConfig
         write_timeout: section.write_timeout,
         idle_timeout: section.idle_timeout,
         max_header_bytes: section.max_header_bytes as usize,
+        log_file: (!section.log_file.is_empty()).then(|| config.resolve(folder, &section.log_file)),
         behind,
     })
 }
@@ -164,59 +184,25 @@ pub(super) async fn ipfs(config: &Config, folder: &Folder) -> Result<Arc<dyn Ipf
                 pin_timeout: http.pin_timeout,
                 unpin_timeout: http.unpin_timeout,
                 repogc_timeout: http.repogc_timeout,
+                unpin_disable: http.unpin_disable,
             })?;
             Ok(Arc::new(kubo))
         }
         IpfsSection::Embedded(section) => {
             let data = config.resolve(folder, &section.data_folder);
-            let psk = match section.network {
-                config::Network::Public => None,
-                config::Network::Private if section.swarm_key_file.is_empty() => {
-                    config.cluster.secret.psk().map(|secret| ipfs_psk(&secret))
-                }
-                config::Network::Private => {
-                    Some(swarm_key(&config.resolve(folder, &section.swarm_key_file))?)
-                }
-            };
+            let psk = SwarmKey::of_node(config, folder)?.map(|key| key.psk());
             let node = Embedded::open(EmbeddedConfig {
                 psk,
                 listen: section.listen_multiaddress.clone(),
                 storage_max: section.storage_max.0,
                 pin_timeout: section.pin_timeout,
+                gc_interval: (!section.gc_interval.is_zero()).then_some(section.gc_interval),
                 ..EmbeddedConfig::new(data.clone(), node_identity(&data)?)
             })
             .await?;
             Ok(Arc::new(node))
         }
     }
-}
-
-/// The private network of the IPFS nodes of one cluster: derived, so that the cluster's own secret is on no other wire.
-fn ipfs_psk(secret: &[u8; 32]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    hash.update(b"pinfold: private network of the IPFS nodes\0");
-    hash.update(secret);
-    hash.finalize().into()
-}
-
-/// Reads a `swarm.key` as Kubo writes it.
-fn swarm_key(path: &Path) -> Result<[u8; 32]> {
-    let what = || format!("ipfs_connector.embedded.swarm_key_file {}", path.display());
-    let size = std::fs::metadata(path).context(what())?.len();
-    if size > MAX_SWARM_KEY {
-        return Err(Error::invalid(format!("{}: {size} bytes is too long for a swarm.key", what())));
-    }
-    let text = std::fs::read_to_string(path).context(what())?;
-    let key = match text.lines().map(str::trim).collect::<Vec<_>>().as_slice() {
-        ["/key/swarm/psk/1.0.0/", "/base16/", key, ..] => HEXLOWER_PERMISSIVE.decode(key.as_bytes()).ok(),
-        _ => None,
-    };
-    key.and_then(|k| k.try_into().ok()).ok_or_else(|| {
-        Error::invalid(format!(
-            "{}: not a swarm.key (three lines: /key/swarm/psk/1.0.0/, /base16/, 64 hex digits)",
-            what()
-        ))
-    })
 }
 
 /// The embedded node has an identity of its own, beside its blocks.

@@ -1,6 +1,7 @@
 //! `daemon`, `up`, `join`: start, wait, stop.
 
 use super::signals::Stop;
+use super::upgrade::{self, Upgraded};
 use super::{build, fresh, notify, say, DaemonOptions, RunMode, STOP_LIMIT};
 use crate::api::{self, server::Server};
 use crate::cluster::{self, Cluster, JoinRequest, Parts};
@@ -110,11 +111,12 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
         RunMode::Join(_) => "join",
     };
     let lock = folder.lock(what)?;
-    let invited = fresh::prepare(&folder, &options.mode, &env)?;
+    let invited = fresh::prepare(&folder, &options.mode, &options.fresh, &env)?;
     let (config, warnings) = Config::load(&folder, &env)?;
     for warning in warnings {
         log::warn!(target: "config", "{warning}");
     }
+    let folder = folder.with_peerstore(&config.cluster.peerstore_file);
     config.check_exposure(options.insecure_no_secret).context(folder.service_json().display())?;
     let (identity, notice) = Identity::load(&folder, Some(&config), &env)?;
     if let Some(notice) = notice {
@@ -122,7 +124,24 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     }
 
     let data = config.resolve(&folder, &config.consensus.data_folder);
-    let (log, state) = runtime::unblock(move || store::open(&data)).await?;
+    if options.upgrade {
+        let data = data.clone();
+        let done = runtime::unblock(move || upgrade::upgrade(&data, &mut |_| Ok(true))).await?;
+        if let Upgraded::Done(plan) = done {
+            log::info!(target: "service", "{plan}");
+        }
+    }
+    let opened = {
+        let data = data.clone();
+        runtime::unblock(move || store::open(&data)).await
+    };
+    let (log, state) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            let folder = folder.clone();
+            return Err(runtime::unblock(move || upgrade::explain(error, &folder, &data)).await);
+        }
+    };
     let state: Arc<dyn StateStore> = Arc::new(state);
 
     let host = Host::start(build::host(&config, &identity)).await?;
@@ -161,14 +180,14 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
         state: state.clone(),
         tracker: tracker.clone(),
         ipfs: ipfs.clone(),
-        settings: build::settings(&config),
+        settings: build::settings(&config, &folder),
     });
     runtime::spawn(listen_to_discovery(host.clone(), consensus.clone())).detach();
     let server = match build::rest(&config, &folder) {
         Some(rest) => Some(api::start_rest(rest, cluster.clone()).await.context("api.restapi")?),
         None => None,
     };
-    let proxy = match build::proxy(&config, &ipfs) {
+    let proxy = match build::proxy(&config, &folder, &ipfs) {
         Some(proxy) => Some(api::proxy::start(proxy, cluster.clone()).await.context("api.ipfsproxy")?),
         None => None,
     };

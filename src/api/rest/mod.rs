@@ -9,11 +9,13 @@
 
 pub(super) mod add;
 mod content;
+mod moves;
 mod peers;
 mod pins;
 
 pub use content::Listed;
 
+use super::access::AccessFile;
 use super::auth::{Auth, Refusal};
 use super::cors::Cors;
 use super::http::{empty, full, Body, Request, Response, Service, User};
@@ -38,6 +40,7 @@ pub struct Rest {
     auth: Option<Auth>,
     cors: Cors,
     headers: Vec<(HeaderName, HeaderValue)>,
+    access_file: Option<AccessFile>,
 }
 
 /// A request, decoded as far as all routes need it.
@@ -61,7 +64,13 @@ impl Rest {
         cors: Cors,
         headers: Vec<(HeaderName, HeaderValue)>,
     ) -> Self {
-        Rest { cluster, auth, cors, headers }
+        Rest { cluster, auth, cors, headers, access_file: None }
+    }
+
+    /// The same with its access log in a file.
+    #[must_use]
+    pub fn with_access_file(self, access_file: Option<AccessFile>) -> Self {
+        Rest { access_file, ..self }
     }
 
     fn authorize(&self, request: &Request) -> Result<Option<String>, Refusal> {
@@ -101,12 +110,16 @@ impl Rest {
             ["version"] if get => answer(&self.cluster.version()),
             ["peers"] if get => self.peers().await,
             ["peers"] if post => self.peer_add(call).await,
+            ["peers", peer, "drain"] if post => self.drain(peer, &call).await,
+            ["rebalance"] if post => self.rebalance(&call).await,
             ["peers", peer] if delete => self.peer_remove(peer).await,
             ["add"] if post => self.add(call).await,
             ["allocations"] if get => self.allocations(&call).await,
             ["allocations", cid] if get => self.allocation(cid).await,
             ["pins"] if get => self.status_all(&call).await,
             ["pins", "recover"] if post => self.recover_all(&call).await,
+            ["pins", "sync"] if post => self.sync_all(&call).await,
+            ["pins", cid, "sync"] if post => self.sync(cid, &call).await,
             ["pins", cid, "recover"] if post => self.recover(cid, &call).await,
             ["pins", "ipfs" | "ipns" | "ipld", _, ..] if post => self.pin_path(&call).await,
             ["pins", "ipfs" | "ipns" | "ipld", _, ..] if delete => self.unpin_path(&call).await,
@@ -158,6 +171,10 @@ impl Service for Rest {
 
     fn access_log(&self) -> &'static str {
         "restapilog"
+    }
+
+    fn access_file(&self) -> Option<&AccessFile> {
+        self.access_file.as_ref()
     }
 
     async fn call(&self, request: Request) -> Response {

@@ -5,6 +5,7 @@
 //! nothing is collected: below a missing block nobody knows what is alive.
 
 use super::blocks::{BlockStore, Hash};
+use super::node::Node;
 use super::pins::Pins;
 use super::walk::Walk;
 use crate::error::{Error, Result};
@@ -12,7 +13,9 @@ use crate::ipfs::unixfs::hash::{inline_content, RAW};
 use crate::runtime;
 use crate::state::PinMode;
 use cid::Cid;
+use futures::StreamExt;
 use std::collections::HashMap;
+use std::time::Duration;
 
 /// Blocks looked at in one step of the sweep.
 const SWEEP: usize = 1_000;
@@ -62,6 +65,27 @@ pub(super) async fn collect(
         }
     }
     store.compact().await
+}
+
+/// Collects at intervals, for as long as it is polled. One that failed is said and tried again the next time.
+pub(super) async fn collect_every(node: &Node, interval: Duration) {
+    loop {
+        runtime::sleep(interval).await;
+        let removed = async {
+            let mut removed = 0u64;
+            let mut collection = node.gc().await?;
+            while let Some(block) = collection.next().await {
+                block?;
+                removed += 1;
+            }
+            Ok::<_, Error>(removed)
+        };
+        match removed.await {
+            Ok(0) => {}
+            Ok(removed) => log::info!("garbage collection: {removed} blocks removed"),
+            Err(error) => log::warn!("garbage collection: {error}"),
+        }
+    }
 }
 
 /// What became of a block that was to be removed.

@@ -62,6 +62,8 @@ pub struct EmbeddedConfig {
     pub pin_timeout: Duration,
     /// How long a block that no pin reaches survives collections after it was put: uploads in progress.
     pub gc_grace: Duration,
+    /// How often what no pin reaches is removed by itself; `None` is only on request.
+    pub gc_interval: Option<Duration>,
     /// TCP addresses to listen on.
     pub listen: Vec<Multiaddr>,
     /// Addresses to tell others; empty: what we listen on.
@@ -90,6 +92,7 @@ impl EmbeddedConfig {
             storage_max: Self::STORAGE_MAX,
             pin_timeout: Self::PIN_TIMEOUT,
             gc_grace: StoreConfig::GRACE,
+            gc_interval: None,
             listen: Vec::new(),
             announce: Vec::new(),
             psk: None,
@@ -106,6 +109,8 @@ pub struct Embedded {
     host: Host,
     bitswap: Bitswap,
     agent: String,
+    /// The periodic collection; it ends with the last clone.
+    _collecting: Option<Arc<smol::Task<()>>>,
     public_key: libp2p::identity::PublicKey,
     meter: Arc<local::Meter>,
 }
@@ -141,7 +146,11 @@ impl Embedded {
             }
         };
         let node = Node::new(store, Arc::new(bitswap.clone()), config.pin_timeout);
-        Ok(Embedded { node, host, bitswap, agent, public_key, meter: Arc::default() })
+        let collecting = config.gc_interval.map(|interval| {
+            let node = node.clone();
+            Arc::new(runtime::spawn(async move { gc::collect_every(&node, interval).await }))
+        });
+        Ok(Embedded { node, host, bitswap, agent, _collecting: collecting, public_key, meter: Arc::default() })
     }
 
     /// The node's swarm.
