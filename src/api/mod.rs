@@ -4,15 +4,17 @@
 //! |---|---|
 //! | `server`, `gate`, `listen`, `tls` | a generic HTTP/1.1 server and its limits |
 //! | `http` | requests, answers, the trait of an API |
+//! | `access` | access logs in files |
 //! | `auth`, `browsers`, `cors` | who may ask, under which names, and from which web pages |
 //! | `query`, `multipart` | what comes in |
-//! | `json`, `stream`, `types` | what goes out |
+//! | `json`, `stream`, `tar`, `types` | what goes out |
 //! | `proxy` | the IPFS proxy: looks like an IPFS daemon, pins in the cluster |
 //! | `rest` | the routes of ipfs-cluster's REST API, and pinfold's own reading of content |
 //!
 //! Everything that a client sends is checked in this room, so that [`Cluster`] only sees values of
 //! the right type and size. Errors are said in the form of the API that is being spoken.
 
+pub mod access;
 pub mod auth;
 pub mod browsers;
 pub mod cors;
@@ -27,11 +29,13 @@ pub mod query;
 pub mod rest;
 pub mod server;
 pub mod stream;
+mod tar;
 pub mod tls;
 pub mod types;
 
 use crate::cluster::Cluster;
 use crate::error::{Context, Error, Result};
+use access::AccessFile;
 use auth::Auth;
 use browsers::Browsers;
 use cors::Cors;
@@ -67,6 +71,8 @@ pub struct RestConfig {
     pub allowed_hosts: Vec<String>,
     /// `basic_auth_credentials`: user → password.
     pub basic_auth: Option<BTreeMap<String, String>>,
+    /// `http_log_file`: where a line per request goes; `None` is the log.
+    pub log_file: Option<PathBuf>,
     /// `ssl_cert_file` and `ssl_key_file`.
     pub tls: Option<(PathBuf, PathBuf)>,
     /// `headers`: added to every answer.
@@ -99,6 +105,7 @@ impl Default for RestConfig {
             max_connections_per_address: server::MAX_PER_ADDRESS,
             allowed_hosts: Vec::new(),
             basic_auth: None,
+            log_file: None,
             tls: None,
             headers: Vec::new(),
             cors_allowed_origins: cors.origins,
@@ -149,6 +156,7 @@ pub async fn start_rest(config: RestConfig, cluster: Cluster) -> Result<Server> 
         body_timeout: config.read_timeout,
         write_timeout: config.write_timeout,
     };
-    let rest = Rest::new(cluster, auth, browsers, cors, headers);
+    let log_file = config.log_file.map(AccessFile::open).transpose()?;
+    let rest = Rest::new(cluster, auth, browsers, cors, headers).with_access_file(log_file);
     Server::bind(ServerConfig { listen: config.listen, tls, limits }, Arc::new(rest)).await
 }

@@ -11,6 +11,7 @@
 //!
 //! It must never: start a thread, buffer a request or an answer whole, or know anything about pins.
 
+use super::access::AccessFile;
 use super::gate::{Connection, Duplex, Gate, Patience};
 use super::http::{Body, Remote, Response, ResponseBody, Service, User};
 use super::listen::{Listener, Socket};
@@ -454,7 +455,7 @@ async fn answer(
     request: hyper::Request<Incoming>,
 ) -> hyper::Response<Tracked> {
     let service = &shared.service;
-    let mut line = AccessLine::new(service.access_log(), remote, &request);
+    let mut line = AccessLine::new(&**service, remote, &request);
     let (mut parts, incoming) = request.into_parts();
     parts.extensions.insert(Remote(remote));
     let body = Body::new(incoming, shared.limits.body_timeout, parts.headers.contains_key(EXPECT));
@@ -514,6 +515,7 @@ impl hyper::body::Body for Tracked {
 /// One line of the access log in Apache's common format, written when the answer is over.
 struct AccessLine {
     target: &'static str,
+    file: Option<AccessFile>,
     remote: Option<SocketAddr>,
     user: Option<String>,
     at: Timestamp,
@@ -524,12 +526,15 @@ struct AccessLine {
 
 impl AccessLine {
     fn new(
-        target: &'static str,
+        service: &dyn Service,
         remote: Option<SocketAddr>,
         request: &hyper::Request<Incoming>,
     ) -> Option<Self> {
-        log::log_enabled!(target: target, log::Level::Info).then(|| AccessLine {
+        let (target, file) = (service.access_log(), service.access_file().cloned());
+        let wanted = file.is_some() || log::log_enabled!(target: target, log::Level::Info);
+        wanted.then(|| AccessLine {
             target,
+            file,
             remote,
             user: None,
             at: Timestamp::now(),
@@ -544,14 +549,19 @@ impl Drop for AccessLine {
     fn drop(&mut self) {
         let host = self.remote.map_or_else(|| "-".to_owned(), |a| a.ip().to_canonical().to_string());
         let user = self.user.as_deref().unwrap_or("-");
-        log::info!(
-            target: self.target,
+        // A user's name is anything: it must not look like the rest of the line, or like the next one.
+        let user: String = user.chars().map(|c| if c.is_control() || c == ' ' { '_' } else { c }).collect();
+        let line = format!(
             "{host} - {user} [{}] \"{}\" {} {}",
             common_log_time(self.at),
             self.request.replace('"', "%22"),
             self.status,
             self.bytes
         );
+        match &self.file {
+            Some(file) => file.line(line),
+            None => log::info!(target: self.target, "{line}"),
+        }
     }
 }
 

@@ -20,6 +20,8 @@ use std::time::Duration;
 const MIN_HEADER_BYTES: u32 = 4096;
 /// The most that `max_header_bytes` may be: headers are held in memory for each connection.
 const MAX_HEADER_BYTES: u32 = 1 << 20;
+/// Longest message about a value, characters.
+const MAX_MESSAGE: usize = 700;
 /// Longest name of a peer.
 const MAX_NAME: usize = 255;
 /// The most copies that may be asked for: far above any cluster of this kind.
@@ -33,8 +35,9 @@ const MIN_DEPTH: usize = 2;
 /// Smallest storage limit with which an embedded node can work.
 const MIN_STORAGE: u64 = 10_000_000;
 
+/// One sentence, whatever the value that it repeats looks like.
 fn fail<T>(message: String) -> Result<T> {
-    Err(Error::invalid(message))
+    Err(Error::invalid(super::file::one_line(&message, MAX_MESSAGE)))
 }
 
 /// Sections must be objects, and exactly one IPFS node chosen.
@@ -269,8 +272,18 @@ fn all_tcp(key: &str, addresses: &[Multiaddr], example: &str) -> Result<()> {
         return fail(format!("{key} is empty; write an address like \"{example}\""));
     }
     match addresses.iter().find(|a| !is_tcp(a)) {
-        Some(address) => Err(not_tcp(key, address)),
+        Some(address) => fail(not_tcp(key, address).message().to_owned()),
         None => Ok(()),
+    }
+}
+
+/// The same, but a Unix socket will do as well.
+fn all_sockets(key: &str, addresses: &[Multiaddr], example: &str) -> Result<()> {
+    let is_unix = |a: &Multiaddr| matches!(a.iter().next(), Some(libp2p::multiaddr::Protocol::Unix(_)));
+    match addresses.iter().find(|a| !is_tcp(a) && !is_unix(a)) {
+        None if addresses.is_empty() => all_tcp(key, addresses, example),
+        None => Ok(()),
+        Some(address) => Err(not_tcp(key, address)),
     }
 }
 
@@ -292,8 +305,8 @@ fn apis(config: &Config) -> Result<()> {
         }
     }
     if let Some(proxy) = &config.ipfsproxy {
-        all_tcp("api.ipfsproxy.listen_multiaddress", &proxy.listen_multiaddress, "/ip4/127.0.0.1/tcp/9095")?;
-        all_tcp("api.ipfsproxy.node_multiaddress", &proxy.node_multiaddress, "/ip4/127.0.0.1/tcp/5001")?;
+        all_sockets("api.ipfsproxy.listen_multiaddress", &proxy.listen_multiaddress, "/ip4/127.0.0.1/tcp/9095")?;
+        all_sockets("api.ipfsproxy.node_multiaddress", &proxy.node_multiaddress, "/ip4/127.0.0.1/tcp/5001")?;
         header_bytes("api.ipfsproxy", proxy.max_header_bytes)?;
         credentials("api.ipfsproxy", &proxy.basic_auth_credentials)?;
         let hosts = &proxy.allowed_hosts;
@@ -411,7 +424,7 @@ fn http_api(section: &str, port: u16, api: &RestApiConfig) -> Result<()> {
 
 fn ipfs(config: &Config) -> Result<()> {
     match &config.ipfs {
-        IpfsSection::Http(http) => all_tcp(
+        IpfsSection::Http(http) => all_sockets(
             "ipfs_connector.ipfshttp.node_multiaddress",
             &http.node_multiaddress,
             "/ip4/127.0.0.1/tcp/5001",
@@ -515,6 +528,9 @@ fn times(config: &Config) -> Result<()> {
             ("ipfs_connector.ipfshttp.repogc_timeout", http.repogc_timeout),
         ]),
         IpfsSection::Embedded(node) => all.push(("ipfs_connector.embedded.pin_timeout", node.pin_timeout)),
+    }
+    if let IpfsSection::Embedded(node) = &config.ipfs {
+        all.extend((!node.gc_interval.is_zero()).then_some(("ipfs_connector.embedded.gc_interval", node.gc_interval)));
     }
     for (key, value) in all {
         if value < SHORTEST {

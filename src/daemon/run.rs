@@ -121,6 +121,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     for warning in warnings {
         log::warn!(target: "config", "{warning}");
     }
+    let folder = folder.with_peerstore(&config.cluster.peerstore_file);
     config.check_exposure(options.insecure_no_secret).context(folder.service_json().display())?;
     let (identity, notice) = Identity::load(&folder, Some(&config), &env)?;
     if let Some(notice) = notice {
@@ -209,7 +210,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
         Some(rest) => Some(api::start_rest(rest, cluster.clone()).await.context("api.restapi")?),
         None => None,
     };
-    let proxy = match build::proxy(&config, &ipfs) {
+    let proxy = match build::proxy(&config, &folder, &ipfs) {
         Some(proxy) => Some(api::proxy::start(proxy, cluster.clone()).await.context("api.ipfsproxy")?),
         None => None,
     };

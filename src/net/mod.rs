@@ -66,6 +66,19 @@ pub struct HostConfig {
     pub max_connections: usize,
 }
 
+/// What is known of a connected peer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerInfo {
+    /// Where it is connected, without `/p2p/…`.
+    pub address: Option<Multiaddr>,
+    /// Whether we dialled it.
+    pub outgoing: bool,
+    /// What it calls itself; empty before identify.
+    pub agent: String,
+    /// Protocols it speaks, sorted; empty before identify.
+    pub protocols: Vec<String>,
+}
+
 /// What happens on a host. Slow subscribers lose the oldest events.
 #[derive(Clone, Debug)]
 pub enum HostEvent {
@@ -258,6 +271,11 @@ impl Host {
     /// Connected peers.
     pub fn connected(&self) -> Vec<PeerId> {
         self.inner.shared.connected()
+    }
+
+    /// What is known of a connected peer; `None` when it is not connected.
+    pub fn peer_info(&self, peer: &PeerId) -> Option<PeerInfo> {
+        self.inner.shared.peer_info(peer)
     }
 
     /// Whether a connection is up.

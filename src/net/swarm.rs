@@ -32,6 +32,8 @@ pub(super) const COMMAND_QUEUE: usize = 256;
 const EVENT_QUEUE: usize = 256;
 /// Protocol names remembered per peer.
 const PROTOCOLS_PER_PEER: usize = 128;
+/// Characters of a peer's agent string that are remembered.
+const AGENT_CHARS: usize = 128;
 /// How long a closing host waits for its connections to say goodbye.
 const FAREWELL: Duration = Duration::from_millis(500);
 /// How often the same kind of trouble (a listener out of file descriptors, strangers with another secret) is
@@ -52,6 +54,12 @@ struct Peer {
     connections: usize,
     /// Protocols it said it speaks; `None` before identify.
     protocols: Option<HashSet<String>>,
+    /// Where it is connected, of its first connection.
+    address: Option<Multiaddr>,
+    /// Whether we dialled that.
+    outgoing: bool,
+    /// What it calls itself.
+    agent: String,
 }
 
 /// The part of the state that hosts read and write directly.
@@ -123,6 +131,20 @@ impl Shared {
     /// Whether a connection is up.
     pub(super) fn is_connected(&self, peer: &PeerId) -> bool {
         self.lock().peers.contains_key(peer)
+    }
+
+    /// What is known of a connected peer.
+    pub(super) fn peer_info(&self, peer: &PeerId) -> Option<super::PeerInfo> {
+        let state = self.lock();
+        let known = state.peers.get(peer)?;
+        let mut protocols: Vec<String> = known.protocols.iter().flatten().cloned().collect();
+        protocols.sort();
+        Some(super::PeerInfo {
+            address: known.address.clone(),
+            outgoing: known.outgoing,
+            agent: known.agent.clone(),
+            protocols,
+        })
     }
 
     /// Whether the peer said what it speaks, and the protocol was not among it.
@@ -440,7 +462,15 @@ impl Task {
             self.dials.outgoing.insert(id);
             self.swarm.behaviour_mut().set_outgoing(self.max_connections, self.dials.outgoing.len());
         }
-        self.shared.lock().peers.entry(peer).or_default().connections = count as usize;
+        {
+            let mut state = self.shared.lock();
+            let known = state.peers.entry(peer).or_default();
+            known.connections = count as usize;
+            if known.address.is_none() {
+                known.address = Some(without_p2p(endpoint.get_remote_address()));
+                known.outgoing = endpoint.is_dialer();
+            }
+        }
         self.dials.keeper.connected(&peer);
         if let Some(dial) = self.dials.under_way.remove(&id) {
             dial.waiting.into_iter().for_each(|reply| drop(reply.send(Ok(peer))));
@@ -488,6 +518,7 @@ impl Task {
             let mut state = self.shared.lock();
             if let Some(known) = state.peers.get_mut(&peer) {
                 known.protocols = Some(protocols.iter().cloned().collect());
+                known.agent = info.agent_version.chars().take(AGENT_CHARS).collect();
             }
             state.book.learn(peer, addresses.clone());
         }
@@ -557,6 +588,11 @@ impl Task {
         state.listening.clear();
         state.subscribers.clear();
     }
+}
+
+/// An address without the `/p2p/…` at its end.
+fn without_p2p(address: &Multiaddr) -> Multiaddr {
+    super::split_p2p(address).map_or_else(|_| address.clone(), |(_, rest)| rest)
 }
 
 /// A number in 0..1. Only spreads load, so when the system has no randomness the middle will do.

@@ -12,10 +12,10 @@ mod content;
 mod moves;
 mod peers;
 mod pins;
-mod tar;
 
 pub use content::Listed;
 
+use super::access::AccessFile;
 use super::auth::{Auth, Refusal};
 use super::browsers::Browsers;
 use super::cors::Cors;
@@ -43,6 +43,7 @@ pub struct Rest {
     browsers: Browsers,
     cors: Cors,
     headers: Vec<(HeaderName, HeaderValue)>,
+    access_file: Option<AccessFile>,
 }
 
 /// A request, decoded as far as all routes need it.
@@ -67,7 +68,13 @@ impl Rest {
         cors: Cors,
         headers: Vec<(HeaderName, HeaderValue)>,
     ) -> Self {
-        Rest { cluster, auth, browsers, cors, headers }
+        Rest { cluster, auth, browsers, cors, headers, access_file: None }
+    }
+
+    /// The same with its access log in a file.
+    #[must_use]
+    pub fn with_access_file(self, access_file: Option<AccessFile>) -> Self {
+        Rest { access_file, ..self }
     }
 
     async fn authorize(&self, request: &Request) -> Result<Option<String>, Refusal> {
@@ -178,6 +185,10 @@ impl Service for Rest {
 
     fn access_log(&self) -> &'static str {
         "restapilog"
+    }
+
+    fn access_file(&self) -> Option<&AccessFile> {
+        self.access_file.as_ref()
     }
 
     async fn call(&self, request: Request) -> Response {
