@@ -8,6 +8,7 @@
 
 mod build;
 mod fresh;
+mod legacy;
 mod notify;
 mod offline;
 mod run;

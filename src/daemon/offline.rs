@@ -1,6 +1,7 @@
 //! Commands on a folder: the invite token of a running peer, and `state export | import | cleanup` of a
 //! stopped one (they take the lock, so a running daemon refuses them).
 
+use super::legacy;
 use crate::api::types::Id;
 use crate::config::{self, host_port, Config, Env, Folder, Identity, Invite};
 use crate::consensus::{bootstrap, Start};
@@ -97,6 +98,7 @@ fn open(folder: &Folder, what: &str) -> Result<(Config, config::FolderLock)> {
 pub fn state_export(folder: &Folder, out: &mut dyn Write) -> Result<u64> {
     let (config, _lock) = open(folder, "state export")?;
     let data = config.resolve(folder, &config.consensus.data_folder);
+    legacy::refuse(folder, &data)?;
     if !data.exists() {
         return Ok(0);
     }
@@ -181,8 +183,5 @@ fn found_with(
 pub fn state_cleanup(folder: &Folder) -> Result<()> {
     let (config, _lock) = open(folder, "state cleanup")?;
     let data = config.resolve(folder, &config.consensus.data_folder);
-    if data.exists() {
-        rotate::rotate(&data, config.consensus.backups_rotate as usize)?;
-    }
-    Ok(())
+    legacy::clean_up(folder, &data, config.consensus.backups_rotate as usize)
 }

@@ -1,7 +1,7 @@
 //! `daemon`, `up`, `join`: start, wait, stop.
 
 use super::signals::Stop;
-use super::{build, fresh, notify, say, DaemonOptions, RunMode, STOP_LIMIT};
+use super::{build, fresh, legacy, notify, say, DaemonOptions, RunMode, STOP_LIMIT};
 use crate::api::{self, server::Server};
 use crate::cluster::{self, Cluster, JoinRequest, Parts};
 use crate::config::{init, Config, Env, Folder, Identity};
@@ -122,6 +122,8 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     }
 
     let data = config.resolve(&folder, &config.consensus.data_folder);
+    let joins = !options.bootstrap.is_empty() || !invited.is_empty() || !config.cluster.bootstrap.is_empty();
+    legacy::before_start(&folder, &data, config.consensus.backups_rotate as usize, joins)?;
     let (log, state) = runtime::unblock(move || store::open(&data)).await?;
     let state: Arc<dyn StateStore> = Arc::new(state);
 
