@@ -8,6 +8,7 @@
 //! | `auth`, `cors` | who may ask, and from which web pages |
 //! | `query`, `multipart` | what comes in |
 //! | `json`, `stream`, `types` | what goes out |
+//! | `proxy` | the IPFS proxy: looks like an IPFS daemon, pins in the cluster |
 //! | `rest` | the routes of ipfs-cluster's REST API, and pinfold's own reading of content |
 //!
 //! Everything that a client sends is checked in this room, so that [`Cluster`] only sees values of
@@ -21,6 +22,7 @@ pub mod http;
 pub mod json;
 pub mod listen;
 pub mod multipart;
+pub mod proxy;
 pub mod query;
 pub mod rest;
 pub mod server;

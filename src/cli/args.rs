@@ -100,7 +100,7 @@ pub struct Daemon {
     /// accepted, without effect
     #[argh(switch)]
     pub no_trust: bool,
-    /// accepted, without effect
+    /// upgrade older data first
     #[argh(switch)]
     pub upgrade: bool,
     /// run without a secret
@@ -214,6 +214,17 @@ pub struct ConfigKeys {
     pub prefix: Option<String>,
 }
 
+/// `state upgrade`
+#[derive(FromArgs, Clone, Debug, Default, PartialEq)]
+pub struct StateUpgrade {
+    /// do not ask
+    #[argh(switch)]
+    pub force: bool,
+    /// do not ask
+    #[argh(switch)]
+    pub yes: bool,
+}
+
 /// Commands without flags and with at most one argument.
 #[derive(FromArgs, Clone, Debug, Default, PartialEq)]
 pub struct One {
@@ -231,6 +242,25 @@ pub struct LocalOne {
     /// the argument
     #[argh(positional)]
     pub what: Option<String>,
+}
+
+/// `drain`
+#[derive(FromArgs, Clone, Debug, PartialEq)]
+pub struct Drain {
+    /// take pins again
+    #[argh(switch)]
+    pub undo: bool,
+    /// the peer
+    #[argh(positional)]
+    pub peer: String,
+}
+
+/// `rebalance`
+#[derive(FromArgs, Clone, Debug, Default, PartialEq)]
+pub struct Rebalance {
+    /// only say
+    #[argh(switch)]
+    pub dry_run: bool,
 }
 
 /// `add`
@@ -490,11 +520,14 @@ pub enum Parsed {
     ConfigUpgrade(ConfigUpgrade),
     ConfigCheck,
     ConfigKeys(ConfigKeys),
+    StateUpgrade(StateUpgrade),
     Version,
     PeerVersion,
     Id,
     PeersLs,
     PeersRm(One),
+    Drain(Drain),
+    Rebalance(Rebalance),
     Add(Box<Add>),
     Get(Get),
     Cat(Many),
@@ -536,11 +569,14 @@ pub fn parse(words: &Words) -> Result<(Globals, Parsed), Failure> {
         Cmd::ConfigUpgrade => Parsed::ConfigUpgrade(typed(&name, own)?),
         Cmd::ConfigCheck => Parsed::ConfigCheck,
         Cmd::ConfigKeys => Parsed::ConfigKeys(typed(&name, own)?),
+        Cmd::StateUpgrade => Parsed::StateUpgrade(typed(&name, own)?),
         Cmd::Version => Parsed::Version,
         Cmd::PeerVersion => Parsed::PeerVersion,
         Cmd::Id => Parsed::Id,
         Cmd::PeersLs => Parsed::PeersLs,
         Cmd::PeersRm => Parsed::PeersRm(typed(&name, own)?),
+        Cmd::Drain => Parsed::Drain(typed(&name, own)?),
+        Cmd::Rebalance => Parsed::Rebalance(typed(&name, own)?),
         Cmd::Add => Parsed::Add(Box::new(typed(&name, own)?)),
         Cmd::Get => Parsed::Get(typed(&name, own)?),
         Cmd::Cat => Parsed::Cat(typed(&name, own)?),

@@ -7,7 +7,7 @@ use super::args::{self, Parsed, Waiting};
 use super::client::{escape, Client, Query};
 use super::failure::{Failure, Outcome};
 use super::output::{Encoding, Output};
-use super::{add, dot, get, text, wait};
+use super::{add, dot, get, moves, text, wait};
 use crate::api::types::{
     Alert, Bandwidth, ConnectGraph, GlobalPinInfo, GlobalRepoGc, Id, Metric, PinJson, Version,
 };
@@ -51,6 +51,8 @@ impl Ctl<'_> {
             }
             Parsed::PeersLs => self.each::<Id>(&Method::GET, "/peers", text::id),
             Parsed::PeersRm(args) => self.peers_rm(&args.what.unwrap_or_default()),
+            Parsed::Drain(args) => moves::drain(self, &args),
+            Parsed::Rebalance(args) => moves::rebalance(self, &args),
             Parsed::Add(args) => add::run(self, &args),
             Parsed::Get(args) => get::get(self, &args),
             Parsed::Cat(args) => get::cat(self, &args.what),
@@ -60,13 +62,8 @@ impl Ctl<'_> {
             Parsed::PinUpdate(args) => self.pin_update(&args),
             Parsed::PinLs(args) => self.pin_ls(&args),
             Parsed::Status(args) => self.status(&args),
-            Parsed::Sync(args) => match &args.what {
-                Some(one) => {
-                    self.status(&args::Status { local: args.local, filter: None, cids: vec![one.clone()] })
-                }
-                None => self.recover(&args),
-            },
-            Parsed::Recover(args) => self.recover(&args),
+            Parsed::Sync(args) => self.on_pins("sync", &args),
+            Parsed::Recover(args) => self.on_pins("recover", &args),
             Parsed::HealthGraph(args) => self.graph(&args),
             Parsed::HealthMetrics(args) => self.metrics(args.what.as_deref()),
             Parsed::HealthAlerts => {
@@ -259,15 +256,19 @@ impl Ctl<'_> {
         self.each::<GlobalPinInfo>(&Method::GET, &query.on("/pins"), text::status)
     }
 
-    fn recover(&mut self, args: &args::LocalOne) -> Outcome {
+    /// `sync` and `recover`: one CID or all of them.
+    fn on_pins(&mut self, verb: &str, args: &args::LocalOne) -> Outcome {
         let mut query = Query::default();
         query.switch("local", args.local);
         match &args.what {
             Some(cid) => {
-                let path = format!("/pins/{}/recover", parse_cid(cid)?);
+                let path = format!("/pins/{}/{verb}", parse_cid(cid)?);
                 self.one::<GlobalPinInfo>(&Method::POST, &query.on(&path), text::status)
             }
-            None => self.each::<GlobalPinInfo>(&Method::POST, &query.on("/pins/recover"), text::status),
+            None => {
+                let path = format!("/pins/{verb}");
+                self.each::<GlobalPinInfo>(&Method::POST, &query.on(&path), text::status)
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use super::face::Face;
 use super::failure::{Failure, Outcome};
 use crate::config::init::{self, InitOptions, Ports};
 use crate::config::{self, Config, Env, Folder, Secret, SwarmKey};
-use crate::daemon::{self, DaemonOptions, FreshOptions, ImportOverrides, RunMode};
+use crate::daemon::{self, DaemonOptions, FreshOptions, ImportOverrides, RunMode, Upgraded};
 use crate::error::{Context, Error, Result};
 use libp2p::Multiaddr;
 use std::fs::File;
@@ -38,13 +38,17 @@ pub fn run(face: Face, globals: &Globals, command: Parsed) -> Outcome {
             let mode = RunMode::Daemon;
             let (leave, insecure_no_secret, fresh) =
                 (args.leave, args.insecure_no_secret, FreshOptions::default());
-            daemon(args.stats, DaemonOptions { folder, bootstrap, leave, insecure_no_secret, mode, fresh })
+            let upgrade = args.upgrade;
+            let options = DaemonOptions { folder, bootstrap, leave, upgrade, insecure_no_secret, mode, fresh };
+            daemon(args.stats, options)
         }
         Parsed::Up(args) => {
             let fresh = fresh(args.ipfs.as_deref(), args.swarm_key.as_deref())?;
             let (leave, insecure_no_secret, bootstrap) = (args.leave, args.insecure_no_secret, Vec::new());
             let mode = RunMode::Up;
-            daemon(args.stats, DaemonOptions { folder, bootstrap, leave, insecure_no_secret, mode, fresh })
+            let upgrade = false;
+            let options = DaemonOptions { folder, bootstrap, leave, upgrade, insecure_no_secret, mode, fresh };
+            daemon(args.stats, options)
         }
         Parsed::Join(args) => {
             // A token that lost its end is told before a folder is made for it.
@@ -52,7 +56,9 @@ pub fn run(face: Face, globals: &Globals, command: Parsed) -> Outcome {
             let fresh = fresh(args.ipfs.as_deref(), args.swarm_key.as_deref())?;
             let (leave, insecure_no_secret, bootstrap) = (args.leave, false, Vec::new());
             let mode = RunMode::Join(args.token);
-            daemon(args.stats, DaemonOptions { folder, bootstrap, leave, insecure_no_secret, mode, fresh })
+            let upgrade = false;
+            let options = DaemonOptions { folder, bootstrap, leave, upgrade, insecure_no_secret, mode, fresh };
+            daemon(args.stats, options)
         }
         Parsed::Invite => {
             let token = daemon::invite(&folder)?;
@@ -72,6 +78,7 @@ pub fn run(face: Face, globals: &Globals, command: Parsed) -> Outcome {
         Parsed::ConfigUpgrade(args) => super::config::upgrade(&folder, args.dry_run),
         Parsed::ConfigCheck => super::config::check(&folder),
         Parsed::ConfigKeys(args) => super::config::explain(args.prefix.as_deref(), args.markdown),
+        Parsed::StateUpgrade(args) => state_upgrade(&folder, args.force || args.yes || globals.force),
         other => Err(Failure::Usage(format!("{other:?} is not a command for this machine"))),
     }
 }
@@ -234,6 +241,36 @@ fn state_import(folder: &Folder, args: &args::StateImport, force: bool) -> Outco
         }
     };
     log::info!(target: "service", "state successfully imported: {count} pins");
+    Ok(())
+}
+
+fn state_upgrade(folder: &Folder, agreed: bool) -> Outcome {
+    let done = daemon::state_upgrade(folder, &mut |plan| {
+        let question = format!(
+            "The data of this peer ({} pins, {} members) will be brought from format {} to {}; the old data is kept in \
+             {}. Continue? [y/n]:",
+            plan.pins,
+            plan.members,
+            plan.from,
+            plan.to,
+            plan.backup.display()
+        );
+        Ok(agreed || yes(&question).map_err(|e| Error::io(format!("asking: {e:?}")))?)
+    })?;
+    let mut out = std::io::stdout();
+    match done {
+        Upgraded::NoData => writeln!(out, "nothing to upgrade: there is no data in this folder yet")?,
+        Upgraded::Current(format, None) => {
+            writeln!(out, "nothing to upgrade: the data has format {format}, the present one")?;
+        }
+        Upgraded::Current(format, Some(backup)) => writeln!(
+            out,
+            "finished an upgrade that had been cut off: the data has format {format}, the old data is kept in {}",
+            backup.display()
+        )?,
+        Upgraded::Declined => writeln!(out, "nothing was changed")?,
+        Upgraded::Done(plan) => writeln!(out, "{plan}")?,
+    }
     Ok(())
 }
 

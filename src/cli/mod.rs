@@ -33,6 +33,7 @@ mod config;
 mod dot;
 mod get;
 mod local;
+mod moves;
 mod upload;
 
 use args::{Globals, Parsed};

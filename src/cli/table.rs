@@ -68,11 +68,14 @@ pub enum Cmd {
     ConfigUpgrade,
     ConfigCheck,
     ConfigKeys,
+    StateUpgrade,
     Version,
     PeerVersion,
     Id,
     PeersLs,
     PeersRm,
+    Drain,
+    Rebalance,
     Add,
     PinAdd,
     PinRm,
@@ -455,7 +458,7 @@ pub const COMMANDS: &[Command] = &[
             Flag::switch("stats", &[], "accepted for ipfs-cluster's scripts; there are no Prometheus metrics yet").hidden(),
             Flag::switch("tracing", &[], "accepted for ipfs-cluster's scripts").hidden(),
             Flag::switch("no-trust", &[], "accepted for ipfs-cluster's scripts").hidden(),
-            Flag::switch("upgrade", &["u"], "accepted for ipfs-cluster's scripts").hidden(),
+            Flag::switch("upgrade", &["u"], "bring older data to the present format first, as `state upgrade` does"),
             INSECURE,
         ]),
     command(Cmd::Up, "up", Faces::P, Side::Local, "Runs a peer; makes its configuration first where there is none")
@@ -507,6 +510,12 @@ pub const COMMANDS: &[Command] = &[
             ]),
         command(Cmd::StateCleanup, "cleanup", Faces::PS, Side::Local, "Moves the peer's state out of the way")
             .flags(&[FORCE]),
+        command(Cmd::StateUpgrade, "upgrade", Faces::PS, Side::Local, "Brings data of an older version to the present format")
+            .details(
+                "Works on a verified copy that takes the data's place in one step; the old data is kept beside it. Running \
+                 it again, also after a power cut, does no harm.",
+            )
+            .flags(&[FORCE, Flag::switch("yes", &["y"], "do not ask")]),
     ]),
     group("config", Faces::P, Side::Local, "Checks, explains and upgrades the configuration", &[
         command(Cmd::ConfigUpgrade, "upgrade", Faces::P, Side::Local, "Writes today's service.json from one of any age")
@@ -528,6 +537,20 @@ pub const COMMANDS: &[Command] = &[
         command(Cmd::PeersRm, "rm", Faces::PC, Side::Client, "Removes a peer from the cluster; its copies move to others")
             .args("<peer ID>", 0, 1),
     ]),
+    command(Cmd::Drain, "drain", Faces::P, Side::Client, "Moves all pins off a peer, which takes no new ones until --undo")
+        .args("<peer ID>", 1, 1)
+        .details(
+            "The peer keeps each copy until another peer has one. It stays drained across restarts. Interrupting this \
+             command does not stop the draining; --undo does. Pins that are on every peer stay.",
+        )
+        .flags(&[Flag::switch("undo", &[], "let the peer take pins again; it gets none back by itself")]),
+    command(Cmd::Rebalance, "rebalance", Faces::P, Side::Client, "Evens out the copies between the peers, for example after adding one")
+        .details(
+            "Moves as few copies as it takes to fill all peers in proportion to their capacity, with the copies of one \
+             pin in different groups (tags) where there are several. A copy is dropped only when the new one is \
+             complete. Interrupting the command stops it, with every pin keeping its copies; run it again to go on.",
+        )
+        .flags(&[Flag::switch("dry-run", &["n"], "only say what would move")]),
     command(Cmd::Add, "add", Faces::PC, Side::Client, "Adds files or folders, spreads them to the peers and pins them")
         .args("<path or URL> ...", 1, ANY)
         .flags(ADD),
@@ -573,7 +596,10 @@ pub const COMMANDS: &[Command] = &[
             LOCAL,
             Flag::value("filter", &[], "STATES", "only these (comma list): pinned, pinning, error, queued, pin_error, …"),
         ]),
-    command(Cmd::Sync, "sync", Faces::PC, Side::Client, "The former name of `status` for one CID, and of `recover` for all")
+    command(Cmd::Sync, "sync", Faces::P, Side::Client, "Compares what is known with what IPFS has now; shows what differed or is in error")
+        .args("[CID]", 0, 1)
+        .flags(&[LOCAL]),
+    command(Cmd::Sync, "sync", Faces::C, Side::Client, "Compares what is known with what IPFS has now; shows what differed or is in error")
         .args("[CID]", 0, 1)
         .flags(&[LOCAL])
         .hidden(),

@@ -147,8 +147,8 @@ section! {
 section! {
     /// Section `consensus.raft`. See [`RaftSection::timing`] for the two ways to write the times.
     RaftSection {
-        /// Peers that found the cluster together, by peer id.
-        init_peerset: Vec<String> = Vec::new(), List, NoEffect("one peer founds the cluster (up) and the others join it (join TOKEN)");
+        /// The founding set by peer id, beside cluster.peers; addresses come from the peerstore or from mDNS.
+        init_peerset: Vec<String> = Vec::new(), List;
         /// Longest wait for a leader, at start and for each write.
         wait_for_leader_timeout: Duration = secs(15);
         /// Longest time for one call to another peer.

@@ -7,15 +7,19 @@
 //! long as that takes, and the export of the pins at the very end as long as there are pins.
 
 mod build;
+mod enter;
 mod fresh;
 mod legacy;
 mod notify;
 mod offline;
+mod reach;
 mod run;
 mod signals;
+mod upgrade;
 
 pub use offline::{invite, state_cleanup, state_export, state_import, ImportOverrides};
 pub use run::run;
+pub use upgrade::{state_upgrade, Upgraded};
 
 use crate::config::{Folder, SwarmKey};
 use libp2p::Multiaddr;
@@ -60,6 +64,8 @@ pub struct DaemonOptions {
     pub bootstrap: Vec<Multiaddr>,
     /// Leave the cluster at the stop, whatever the configuration says.
     pub leave: bool,
+    /// Bring older data to the present format first (`state upgrade`), without asking.
+    pub upgrade: bool,
     /// Run without a secret although others can reach the port.
     pub insecure_no_secret: bool,
     /// How to start.

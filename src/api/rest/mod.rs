@@ -7,8 +7,9 @@
 //! It must never: answer a request half, do something for a request it then calls invalid, or decide
 //! anything that is [`Cluster`]'s to decide.
 
-mod add;
+pub(super) mod add;
 mod content;
+mod moves;
 mod peers;
 mod pins;
 mod tar;
@@ -110,12 +111,16 @@ impl Rest {
             ["version"] if get => answer(&self.cluster.version()),
             ["peers"] if get => self.peers().await,
             ["peers"] if post => self.peer_add(call).await,
+            ["peers", peer, "drain"] if post => self.drain(peer, &call).await,
+            ["rebalance"] if post => self.rebalance(&call).await,
             ["peers", peer] if delete => self.peer_remove(peer).await,
             ["add"] if post => self.add(call).await,
             ["allocations"] if get => self.allocations(&call).await,
             ["allocations", cid] if get => self.allocation(cid).await,
             ["pins"] if get => self.status_all(&call).await,
             ["pins", "recover"] if post => self.recover_all(&call).await,
+            ["pins", "sync"] if post => self.sync_all(&call).await,
+            ["pins", cid, "sync"] if post => self.sync(cid, &call).await,
             ["pins", cid, "recover"] if post => self.recover(cid, &call).await,
             ["pins", "ipfs" | "ipns" | "ipld", _, ..] if post => self.pin_path(&call).await,
             ["pins", "ipfs" | "ipns" | "ipld", _, ..] if delete => self.unpin_path(&call).await,
