@@ -53,7 +53,7 @@ section! {
         /// Addresses to tell others instead of those of the interfaces.
         announce_multiaddress: Vec<Multiaddr> = Vec::new(), List;
         /// Addresses never to tell others.
-        no_announce_multiaddress: Vec<Multiaddr> = Vec::new(), List;
+        no_announce_multiaddress: Vec<Multiaddr> = Vec::new(), List, NoEffect("write those that others should be told into announce_multiaddress");
         /// Help others through firewalls.
         enable_relay_hop: bool = true, Silent, NoEffect("peers connect directly, without relays");
         /// How many connections to keep.

@@ -216,7 +216,7 @@ fn raft(config: &Config, warnings: &mut Vec<String>) -> Result<()> {
     }
     if r.election_timeout > MAX_ELECTION || r.heartbeat_timeout > MAX_ELECTION {
         return fail(format!(
-            "consensus.raft.heartbeat_timeout is \"{}\" and election_timeout is \"{}\"; at most \"{}\" makes sense, \
+            "consensus.raft.heartbeat_timeout is \"{}\" and consensus.raft.election_timeout is \"{}\"; at most \"{}\" makes sense, \
              \"100ms\" and \"400ms\" are usual on a local network",
             format_duration(r.heartbeat_timeout),
             format_duration(r.election_timeout),

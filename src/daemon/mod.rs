@@ -10,6 +10,7 @@ mod build;
 mod enter;
 mod files;
 mod fresh;
+mod legacy;
 mod notify;
 mod offline;
 mod reach;

@@ -1,7 +1,7 @@
 //! Commands on a folder: the invite token of a running peer, and `state export | import | cleanup` of a
 //! stopped one (they take the lock, so a running daemon refuses them).
 
-use super::{enter, upgrade};
+use super::{enter, legacy, upgrade};
 use crate::api::own;
 use crate::api::types::Id;
 use crate::config::{self, Config, Env, Folder, Identity, Invite};
@@ -60,6 +60,7 @@ fn open(folder: &Folder, what: &str) -> Result<(Config, config::FolderLock)> {
 pub fn state_export(folder: &Folder, out: &mut dyn Write) -> Result<u64> {
     let (config, _lock) = open(folder, "state export")?;
     let data = config.resolve(folder, &config.consensus.data_folder);
+    legacy::refuse(folder, &data)?;
     if !data.exists() {
         return Ok(0);
     }
@@ -145,9 +146,7 @@ fn found_with(
 pub fn state_cleanup(folder: &Folder) -> Result<()> {
     let (config, _lock) = open(folder, "state cleanup")?;
     let data = config.resolve(folder, &config.consensus.data_folder);
-    if data.exists() {
-        rotate::rotate(&data, config.consensus.backups_rotate as usize)?;
-    }
+    legacy::clean_up(folder, &data, config.consensus.backups_rotate as usize)?;
     enter::forget_removal(folder);
     Ok(())
 }
