@@ -18,7 +18,7 @@ pub use offline::{invite, state_cleanup, state_export, state_import, ImportOverr
 pub use run::run;
 pub use upgrade::{state_upgrade, Upgraded};
 
-use crate::config::Folder;
+use crate::config::{Folder, SwarmKey};
 use libp2p::Multiaddr;
 use std::io::Write;
 use std::time::Duration;
@@ -43,6 +43,15 @@ pub enum RunMode {
     Join(String),
 }
 
+/// What `up` and `join` put into a fresh folder; without effect on one that is initialised.
+#[derive(Clone, Debug, Default)]
+pub struct FreshOptions {
+    /// Work with Kubo beside the peer instead of the embedded IPFS node.
+    pub kubo: bool,
+    /// Key of the embedded node's private network.
+    pub swarm_key: Option<SwarmKey>,
+}
+
 /// Options of `daemon`, `up` and `join`.
 #[derive(Clone, Debug)]
 pub struct DaemonOptions {
@@ -58,4 +67,6 @@ pub struct DaemonOptions {
     pub insecure_no_secret: bool,
     /// How to start.
     pub mode: RunMode,
+    /// What a fresh folder gets.
+    pub fresh: FreshOptions,
 }

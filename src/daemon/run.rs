@@ -110,7 +110,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
         RunMode::Join(_) => "join",
     };
     let lock = folder.lock(what)?;
-    let invited = fresh::prepare(&folder, &options.mode, &env)?;
+    let invited = fresh::prepare(&folder, &options.mode, &options.fresh, &env)?;
     let (config, warnings) = Config::load(&folder, &env)?;
     for warning in warnings {
         log::warn!(target: "config", "{warning}");
