@@ -60,9 +60,12 @@ impl Cluster {
         self.inner.consensus.cluster_version()
     }
 
-    /// Whether pins may be moved by `Command::Reallocate`; until then, only by putting them anew.
-    pub fn can_reallocate(&self) -> bool {
-        self.cluster_version() >= version::REALLOCATE
+    /// Whether every member would understand a `Command::Reallocate`; why not, if not.
+    ///
+    /// # Errors
+    /// A member that runs an older pinfold would have to stop.
+    pub fn can_reallocate(&self) -> Result<()> {
+        self.inner.consensus.check_version(version::REALLOCATE)
     }
 
     /// Proposes the highest version that all members speak, if we lead and it is above the present one.

@@ -8,13 +8,15 @@
 
 mod build;
 mod fresh;
+mod import;
 mod notify;
 mod offline;
 mod run;
 mod signals;
 mod upgrade;
 
-pub use offline::{invite, state_cleanup, state_export, state_import, ImportOverrides};
+pub use import::{state_import, ImportOverrides, Imported};
+pub use offline::{invite, state_cleanup, state_export};
 pub use run::run;
 pub use upgrade::{state_upgrade, Upgraded};
 
