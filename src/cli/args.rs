@@ -182,6 +182,12 @@ pub struct StateImport {
     /// holders
     #[argh(option)]
     pub allocations: Option<String>,
+    /// drop unknown holders
+    #[argh(switch)]
+    pub reallocate: bool,
+    /// import the rest
+    #[argh(switch)]
+    pub skip_bad: bool,
     /// what to read
     #[argh(positional)]
     pub file: Option<String>,

@@ -513,12 +513,17 @@ pub const COMMANDS: &[Command] = &[
             .flags(&[Flag::value("file", &["f"], "FILE", "where to write; standard output without it")]),
         command(Cmd::StateImport, "import", Faces::PS, Side::Local, "Replaces the pinset by one that was exported")
             .args("[FILE]", 0, 1)
-            .details("Reads standard input without FILE. Input that cannot be read changes nothing.")
+            .details(
+                "Reads standard input without FILE: what `state export` wrote, also that of ipfs-cluster of any age. Input of \
+                 which something cannot be read changes nothing.",
+            )
             .flags(&[
                 FORCE,
                 Flag::value("replication-min", &["rmin"], "N", "use this for all pins").or("0"),
                 Flag::value("replication-max", &["rmax"], "N", "use this for all pins").or("0"),
                 Flag::value("allocations", &["allocs"], "PEERS", "use these peers (comma list) for all pins"),
+                Flag::switch("reallocate", &[], "drop holders that this folder does not know; the cluster chooses others"),
+                Flag::switch("skip-bad", &[], "import what is good of input of which something is not"),
             ]),
         command(Cmd::StateCleanup, "cleanup", Faces::PS, Side::Local, "Moves the peer's state out of the way")
             .flags(&[FORCE]),
