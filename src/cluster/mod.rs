@@ -7,12 +7,16 @@
 
 mod add;
 mod content;
+pub mod founding;
 mod informers;
+mod leave;
 mod peers;
 mod pins;
 mod repin;
 mod rpc;
 mod status;
+mod time;
+mod version;
 
 pub use add::{AddOptions, AddPart, PartKind};
 pub use informers::{DiskMetric, Informer, Measure};
