@@ -82,8 +82,7 @@ impl Cluster {
         self.can_reallocate()?;
         let shared = &self.inner.repin;
         let _running = Running::begin(shared)?;
-        let view = lock(&shared.view).clone();
-        let view = view.ok_or_else(|| Error::not_leader("this peer has only just begun to lead"))?;
+        let view = self.fresh_view().await?;
         let mut planner = self.planner(&view).await?;
         let before = planner.slots().to_vec();
         // The whole plan first: it is what a dry run shows, and what progress is measured by.
@@ -109,6 +108,22 @@ impl Cluster {
         progress.message.push_str(&self.left_out(&view));
         log::info!(target: "cluster", "rebalance: {}", progress.message);
         Ok(progress)
+    }
+
+    /// Who is there now, and not a moment ago: a board that has just been added is what this is for.
+    async fn fresh_view(&self) -> Result<View> {
+        let shared = &self.inner.repin;
+        *lock(&shared.view) = None;
+        let began = Instant::now();
+        loop {
+            if let Some(view) = lock(&shared.view).clone() {
+                return Ok(view);
+            }
+            if !self.leads() || began.elapsed() >= CALL {
+                return Err(Error::not_leader("this peer has only just begun to lead"));
+            }
+            runtime::sleep(LOOK).await;
+        }
     }
 
     /// Who takes part, with capacity and copies.
