@@ -13,7 +13,8 @@
 //! move (NAME FROM,… TO,…)…     one entry with many moves
 //! nothing                       Raft's empty entry
 //! add ID PEER [name=TEXT] [voter=true] [address=MULTIADDR]    role ID voter|learner    remove ID
-//! update ID PEER [name=TEXT] [address=MULTIADDR]
+//! update ID PEER [name=TEXT] [address=MULTIADDR] [version=TEXT]
+//! raise VERSION    version      the cluster version
 //! ls    get NAME    count    members    removed ID    applied    conf
 //! flush    crash                pull the plug and open again
 //! snapshot                      a fresh peer takes the snapshot and goes on in place of this one
@@ -291,6 +292,11 @@ impl goldenscript::Runner for Stage {
                 };
                 self.apply(Entry::Command(Some(Command::Expire(cid, expiry))))?
             }
+            "raise" => {
+                let to = next("VERSION")?.parse()?;
+                self.apply(Entry::Command(Some(Command::RaiseVersion(to))))?
+            }
+            "version" => format!("{}\n", self.peer.machine().cluster_version()),
             "nothing" => self.apply(Entry::Command(None))?,
             verb @ ("add" | "update") => {
                 let raft_id = next("ID")?.parse()?;
@@ -299,8 +305,9 @@ impl goldenscript::Runner for Stage {
                 let name = args.lookup("name").map(|a| a.value.clone()).unwrap_or_default();
                 let address = args.lookup("address").map(|a| a.value.parse()).transpose()?;
                 let role = if voter { Role::Voter } else { Role::Learner };
-                let member =
-                    Member { raft_id, peer_id, name, addresses: address.into_iter().collect(), role };
+                let addresses = address.into_iter().collect();
+                let version = args.lookup("version").map(|a| a.value.clone()).unwrap_or_default();
+                let member = Member { raft_id, peer_id, name, addresses, role, version };
                 match verb {
                     "add" => self.conf(vec![MemberChange::Put(member)])?,
                     _ => self.apply(Entry::Command(Some(Command::UpdateMember(member))))?,

@@ -62,6 +62,9 @@ pub struct Init {
     /// embedded or kubo
     #[argh(option)]
     pub ipfs: Option<String>,
+    /// key file of the private network
+    #[argh(option)]
+    pub swarm_key: Option<String>,
     /// ask for the secret
     #[argh(switch)]
     pub custom_secret: bool,
@@ -97,7 +100,7 @@ pub struct Daemon {
     /// accepted, without effect
     #[argh(switch)]
     pub no_trust: bool,
-    /// accepted, without effect
+    /// upgrade older data first
     #[argh(switch)]
     pub upgrade: bool,
     /// run without a secret
@@ -108,6 +111,12 @@ pub struct Daemon {
 /// `up`
 #[derive(FromArgs, Clone, Debug, Default, PartialEq)]
 pub struct Up {
+    /// embedded or kubo
+    #[argh(option)]
+    pub ipfs: Option<String>,
+    /// key file of the private network
+    #[argh(option)]
+    pub swarm_key: Option<String>,
     /// leave when stopping
     #[argh(switch)]
     pub leave: bool,
@@ -122,6 +131,12 @@ pub struct Up {
 /// `join`
 #[derive(FromArgs, Clone, Debug, PartialEq)]
 pub struct Join {
+    /// embedded or kubo
+    #[argh(option)]
+    pub ipfs: Option<String>,
+    /// key file of the private network
+    #[argh(option)]
+    pub swarm_key: Option<String>,
     /// leave when stopping
     #[argh(switch)]
     pub leave: bool,
@@ -131,6 +146,17 @@ pub struct Join {
     /// from `invite`
     #[argh(positional)]
     pub token: String,
+}
+
+/// `swarm-key`
+#[derive(FromArgs, Clone, Debug, Default, PartialEq)]
+pub struct SwarmKey {
+    /// the node's present key
+    #[argh(switch)]
+    pub show: bool,
+    /// where to write
+    #[argh(positional)]
+    pub file: Option<String>,
 }
 
 /// `state export`
@@ -167,6 +193,36 @@ pub struct StateCleanup {
     /// do not ask
     #[argh(switch)]
     pub force: bool,
+}
+
+/// `config upgrade`
+#[derive(FromArgs, Clone, Debug, Default, PartialEq)]
+pub struct ConfigUpgrade {
+    /// change nothing
+    #[argh(switch)]
+    pub dry_run: bool,
+}
+
+/// `config keys`
+#[derive(FromArgs, Clone, Debug, Default, PartialEq)]
+pub struct ConfigKeys {
+    /// as a page of the documentation
+    #[argh(switch)]
+    pub markdown: bool,
+    /// how the keys begin
+    #[argh(positional)]
+    pub prefix: Option<String>,
+}
+
+/// `state upgrade`
+#[derive(FromArgs, Clone, Debug, Default, PartialEq)]
+pub struct StateUpgrade {
+    /// do not ask
+    #[argh(switch)]
+    pub force: bool,
+    /// do not ask
+    #[argh(switch)]
+    pub yes: bool,
 }
 
 /// Commands without flags and with at most one argument.
@@ -457,9 +513,14 @@ pub enum Parsed {
     Up(Up),
     Join(Join),
     Invite,
+    SwarmKey(SwarmKey),
     StateExport(StateExport),
     StateImport(StateImport),
     StateCleanup(StateCleanup),
+    ConfigUpgrade(ConfigUpgrade),
+    ConfigCheck,
+    ConfigKeys(ConfigKeys),
+    StateUpgrade(StateUpgrade),
     Version,
     PeerVersion,
     Id,
@@ -501,9 +562,14 @@ pub fn parse(words: &Words) -> Result<(Globals, Parsed), Failure> {
         Cmd::Up => Parsed::Up(typed(&name, own)?),
         Cmd::Join => Parsed::Join(typed(&name, own)?),
         Cmd::Invite => Parsed::Invite,
+        Cmd::SwarmKey => Parsed::SwarmKey(typed(&name, own)?),
         Cmd::StateExport => Parsed::StateExport(typed(&name, own)?),
         Cmd::StateImport => Parsed::StateImport(typed(&name, own)?),
         Cmd::StateCleanup => Parsed::StateCleanup(typed(&name, own)?),
+        Cmd::ConfigUpgrade => Parsed::ConfigUpgrade(typed(&name, own)?),
+        Cmd::ConfigCheck => Parsed::ConfigCheck,
+        Cmd::ConfigKeys => Parsed::ConfigKeys(typed(&name, own)?),
+        Cmd::StateUpgrade => Parsed::StateUpgrade(typed(&name, own)?),
         Cmd::Version => Parsed::Version,
         Cmd::PeerVersion => Parsed::PeerVersion,
         Cmd::Id => Parsed::Id,

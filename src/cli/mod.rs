@@ -29,6 +29,7 @@ pub mod text;
 pub mod wait;
 
 mod add;
+mod config;
 mod dot;
 mod get;
 mod local;

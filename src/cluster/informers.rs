@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::monitor::{Ping, Reading, PING};
 use crate::net::HostEvent;
 use crate::runtime;
-use crate::state::Event;
+use crate::state::{version, Event};
 use crate::store::Table;
 use libp2p::{Multiaddr, PeerId};
 use std::collections::BTreeMap;
@@ -73,6 +73,7 @@ pub(super) fn start(cluster: &Cluster) -> Vec<smol::Task<()>> {
         runtime::spawn(check(cluster.clone())),
         runtime::spawn(expire(cluster.clone())),
         runtime::spawn(tell_addresses(cluster.clone())),
+        runtime::spawn(super::version::agree(cluster.clone())),
         runtime::spawn(super::repin::lead(cluster.clone())),
     ];
     for informer in cluster.inner.settings.informers.clone() {
@@ -244,7 +245,12 @@ impl Cluster {
     /// Who we are and who our IPFS node is, as far as it says so soon enough; else as it said the last time.
     async fn ping(&self) -> Reading {
         let settings = &self.inner.settings;
-        let mut ping = Ping { peer_name: self.inner.name.clone(), ..Ping::default() };
+        let mut ping = Ping {
+            peer_name: self.inner.name.clone(),
+            version: crate::VERSION.into(),
+            speaks: version::SPOKEN,
+            ..Ping::default()
+        };
         let limit = ASK_IPFS.min(settings.ping_interval / 2);
         match runtime::timeout(limit, "the IPFS daemon", self.inner.ipfs.id()).await {
             Ok(id) => {

@@ -16,6 +16,7 @@ mod repin;
 mod rpc;
 mod status;
 mod time;
+mod version;
 
 pub use add::{AddOptions, AddPart, PartKind};
 pub use informers::{DiskMetric, Informer, Measure};

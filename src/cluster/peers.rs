@@ -78,7 +78,8 @@ impl Cluster {
             addresses: None,
             cluster_peers: None,
             cluster_peers_addresses: None,
-            version: String::new(),
+            // As it last told the cluster: the others know what a dead peer ran.
+            version: member.version.clone(),
             commit: String::new(),
             rpc_protocol_version: String::new(),
             error: error.to_string(),
@@ -111,6 +112,7 @@ impl Cluster {
             peername: m.name,
             raft_id: format!("{:016x}", m.raft_id),
             role: if m.role == Role::Voter { "voter" } else { "learner" }.into(),
+            version: m.version,
         };
         ConsensusHealth {
             cluster_id: format!("{:016x}", status.cluster_id),
@@ -118,6 +120,7 @@ impl Cluster {
             term: status.term,
             committed: status.committed,
             applied: status.applied,
+            cluster_version: status.cluster_version,
             members: self.inner.consensus.members().into_iter().map(member).collect(),
         }
     }

@@ -191,15 +191,6 @@ impl Cluster {
         status.leader == Some(status.raft_id)
     }
 
-    /// Whether every member would understand a move; why not, if not.
-    ///
-    /// # Errors
-    /// A member that runs an older pinfold would have to stop.
-    #[allow(clippy::unnecessary_wraps)]
-    fn can_reallocate(&self) -> crate::error::Result<()> {
-        Ok(())
-    }
-
     fn view(&self, liveness: &Liveness) -> View {
         let settings = &self.inner.settings;
         let vacating: Vec<PeerId> = lock(&self.inner.repin.vacating).keys().copied().collect();

@@ -2,7 +2,7 @@
 //!
 //! Only [`JOIN`] is open to whoever got through the secret; everything else is for members.
 
-use super::Cluster;
+use super::{version, Cluster};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::ipfs::Block;
@@ -156,8 +156,15 @@ async fn serve_join(cluster: &Cluster, call: &mut Call) -> Result<()> {
         end -= 1;
     }
     name.truncate(end);
-    let member =
-        Member { raft_id: request.raft_id, peer_id: call.peer(), name, addresses, role: Role::Learner };
+    let version = version::of_joiner(cluster, &call.peer(), &request.version)?;
+    let member = Member {
+        raft_id: request.raft_id,
+        peer_id: call.peer(),
+        name,
+        addresses,
+        role: Role::Learner,
+        version,
+    };
     if member.raft_id == 0 {
         return Err(Error::invalid("a joining peer must bring a Raft id other than 0"));
     }

@@ -82,6 +82,8 @@ pub enum Start {
         cluster_id: u64,
         /// The members that were agreed on; this peer is one of them.
         members: Vec<Member>,
+        /// The cluster version that all of them speak.
+        version: u16,
     },
     /// Fresh directory: wait until a leader adds us as learner (cluster id as told by the join call).
     Join {
@@ -107,6 +109,8 @@ pub struct Status {
     pub committed: u64,
     /// Applied index.
     pub applied: u64,
+    /// What the log may say (see [`crate::state::version`]).
+    pub cluster_version: u16,
     /// Whether we were removed from the cluster.
     pub removed: bool,
     /// Why consensus stopped, if it did (a disk error): the daemon must end.

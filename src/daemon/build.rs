@@ -2,21 +2,16 @@
 
 use crate::api::RestConfig;
 use crate::cluster::{DiskMetric, Informer, Measure, Settings};
-use crate::config::{self, Config, Folder, Identity, IpfsSection, RestApiConfig};
+use crate::config::{self, Config, Folder, Identity, IpfsSection, RestApiConfig, SwarmKey};
 use crate::consensus::ConsensusConfig;
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::ipfs::embedded::{Embedded, EmbeddedConfig};
 use crate::ipfs::kubo::{Kubo, KuboConfig};
 use crate::ipfs::Ipfs;
 use crate::net::HostConfig;
 use crate::tracker::TrackerConfig;
-use data_encoding::HEXLOWER_PERMISSIVE;
-use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
-
-/// Longest swarm.key that is read, bytes.
-const MAX_SWARM_KEY: u64 = 4 << 10;
 
 /// The cluster's own host.
 pub(super) fn host(config: &Config, identity: &Identity) -> HostConfig {
@@ -157,15 +152,7 @@ pub(super) async fn ipfs(config: &Config, folder: &Folder) -> Result<Arc<dyn Ipf
         }
         IpfsSection::Embedded(section) => {
             let data = config.resolve(folder, &section.data_folder);
-            let psk = match section.network {
-                config::Network::Public => None,
-                config::Network::Private if section.swarm_key_file.is_empty() => {
-                    config.cluster.secret.psk().map(|secret| ipfs_psk(&secret))
-                }
-                config::Network::Private => {
-                    Some(swarm_key(&config.resolve(folder, &section.swarm_key_file))?)
-                }
-            };
+            let psk = SwarmKey::of_node(config, folder)?.map(|key| key.psk());
             let node = Embedded::open(EmbeddedConfig {
                 psk,
                 listen: section.listen_multiaddress.clone(),
@@ -177,34 +164,6 @@ pub(super) async fn ipfs(config: &Config, folder: &Folder) -> Result<Arc<dyn Ipf
             Ok(Arc::new(node))
         }
     }
-}
-
-/// The private network of the IPFS nodes of one cluster: derived, so that the cluster's own secret is on no other wire.
-fn ipfs_psk(secret: &[u8; 32]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    hash.update(b"pinfold: private network of the IPFS nodes\0");
-    hash.update(secret);
-    hash.finalize().into()
-}
-
-/// Reads a `swarm.key` as Kubo writes it.
-fn swarm_key(path: &Path) -> Result<[u8; 32]> {
-    let what = || format!("ipfs_connector.embedded.swarm_key_file {}", path.display());
-    let size = std::fs::metadata(path).context(what())?.len();
-    if size > MAX_SWARM_KEY {
-        return Err(Error::invalid(format!("{}: {size} bytes is too long for a swarm.key", what())));
-    }
-    let text = std::fs::read_to_string(path).context(what())?;
-    let key = match text.lines().map(str::trim).collect::<Vec<_>>().as_slice() {
-        ["/key/swarm/psk/1.0.0/", "/base16/", key, ..] => HEXLOWER_PERMISSIVE.decode(key.as_bytes()).ok(),
-        _ => None,
-    };
-    key.and_then(|k| k.try_into().ok()).ok_or_else(|| {
-        Error::invalid(format!(
-            "{}: not a swarm.key (three lines: /key/swarm/psk/1.0.0/, /base16/, 64 hex digits)",
-            what()
-        ))
-    })
 }
 
 /// The embedded node has an identity of its own, beside its blocks.

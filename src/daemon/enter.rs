@@ -183,6 +183,7 @@ impl Entry<'_> {
             name: self.config.cluster.peername.clone(),
             addresses: self.rpc.host().addresses().iter().map(ToString::to_string).collect(),
             voter: false,
+            release: crate::VERSION.into(),
         };
         let record = record
             .filter(|r| r.list == list)
@@ -347,7 +348,8 @@ fn waiting_is_in_vain(kind: Kind) -> bool {
 }
 
 fn together(plan: Plan) -> Result<Entered> {
-    let start = Start::FoundTogether { cluster_id: plan.cluster_id, members: plan.members()? };
+    let (cluster_id, version) = (plan.cluster_id, plan.version);
+    let start = Start::FoundTogether { cluster_id, members: plan.members()?, version };
     Ok(Entered { start, chosen: Some(plan) })
 }
 

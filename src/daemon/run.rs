@@ -2,6 +2,7 @@
 
 use super::signals::Stop;
 use super::enter::{self, Entered, Entry};
+use super::upgrade::{self, Upgraded};
 use super::{build, fresh, notify, reach, say, DaemonOptions, RunMode, STOP_LIMIT};
 use crate::api::{self, server::Server};
 use crate::cluster::founding::Desk;
@@ -113,7 +114,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
         RunMode::Join(_) => "join",
     };
     let lock = folder.lock(what)?;
-    let invited = fresh::prepare(&folder, &options.mode, &env)?;
+    let invited = fresh::prepare(&folder, &options.mode, &options.fresh, &env)?;
     let (config, warnings) = Config::load(&folder, &env)?;
     for warning in warnings {
         log::warn!(target: "config", "{warning}");
@@ -125,8 +126,24 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     }
 
     let data = config.resolve(&folder, &config.consensus.data_folder);
-    let opened = data.clone();
-    let (log, state) = runtime::unblock(move || store::open(&opened)).await?;
+    if options.upgrade {
+        let data = data.clone();
+        let done = runtime::unblock(move || upgrade::upgrade(&data, &mut |_| Ok(true))).await?;
+        if let Upgraded::Done(plan) = done {
+            log::info!(target: "service", "{plan}");
+        }
+    }
+    let opened = {
+        let data = data.clone();
+        runtime::unblock(move || store::open(&data)).await
+    };
+    let (log, state) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            let folder = folder.clone();
+            return Err(runtime::unblock(move || upgrade::explain(error, &folder, &data)).await);
+        }
+    };
     let state: Arc<dyn StateStore> = Arc::new(state);
 
     let host = Host::start(build::host(&config, &identity)).await?;

@@ -53,6 +53,12 @@ pub struct Ping {
     /// Addresses of that node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ipfs_addresses: Vec<String>,
+    /// The version of its pinfold; the first one (0.1) does not tell.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub version: String,
+    /// The highest cluster version that it speaks (see `crate::state::version`); 0 when it does not tell.
+    #[serde(default)]
+    pub speaks: u16,
 }
 
 #[derive(Clone, Debug)]

@@ -7,9 +7,10 @@
 //!
 //! The machine caches the members, which are few and asked for all the time; pins stay in the store.
 
+use super::codec::check_version;
 use super::digest;
 use super::types::{Applied, Command, Event, Member, Outcome, RaftId, Role};
-use super::{Move, Pin, PinMode};
+use super::{version, Move, Pin, PinMode};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::store::{record, StateStore, Table, WriteBatch};
@@ -25,6 +26,8 @@ pub(super) const DIGEST_KEY: &[u8] = b"digest";
 const CONF_STATE_KEY: &[u8] = b"conf_state";
 /// Key of the list of removed Raft ids in [`Table::Meta`].
 const REMOVED_KEY: &[u8] = b"removed";
+/// Key of the cluster version in [`Table::Meta`]; where it is not, the version is [`version::FIRST`].
+const VERSION_KEY: &[u8] = b"cluster_version";
 /// Format of the records this module makes.
 const FORMAT: u8 = 1;
 
@@ -63,6 +66,8 @@ pub struct Machine {
     conf_state: ConfState,
     /// Oldest first.
     removed: Vec<RaftId>,
+    /// What the log may say (see [`version`]).
+    version: u16,
     digest: u128,
 }
 
@@ -129,6 +134,7 @@ impl Machine {
             members: BTreeMap::new(),
             conf_state: ConfState::default(),
             removed: Vec::new(),
+            version: version::FIRST,
             digest: 0,
         };
         machine.reload()?;
@@ -155,6 +161,9 @@ impl Machine {
             ..ConfState::default()
         };
         self.removed = self.meta(REMOVED_KEY, "the list of removed Raft ids")?.unwrap_or_default();
+        self.version = self.meta(VERSION_KEY, "the cluster version")?.unwrap_or(version::FIRST);
+        // A snapshot of a cluster that has gone beyond this program: nothing of it can be trusted to be understood.
+        check_version(self.version)?;
         self.digest = match self.store.get(Table::Meta, DIGEST_KEY)? {
             Some(bytes) => u128::from_be_bytes(bytes.try_into().map_err(|bytes: Vec<u8>| {
                 Error::corrupt(format!("the state's digest has {} bytes instead of 16", bytes.len()))
@@ -179,6 +188,7 @@ impl Machine {
     pub fn apply(&mut self, at: Applied, command: Option<Command>) -> Result<(Result<Outcome>, Vec<Event>)> {
         let mut draft = self.draft(at)?;
         let mut member = None;
+        let mut version = self.version;
         let done = match command {
             None => Ok((Outcome::Done, Vec::new())),
             Some(Command::Pin(pin)) => put_pin(&mut draft, *pin)
@@ -192,6 +202,15 @@ impl Machine {
                 member = changed;
                 (Outcome::Done, events)
             }),
+            Some(Command::RaiseVersion(to)) => {
+                // Never down, and asked for twice it is done once: two leaders may have had the same idea.
+                if to > version {
+                    let (table, key, value) = version_row(to);
+                    draft.put(table, key, Some(value))?;
+                    version = to;
+                }
+                Ok((Outcome::Done, Vec::new()))
+            }
         };
         let (answer, events) = match done {
             Ok((outcome, events)) => (Ok(outcome), events),
@@ -203,6 +222,7 @@ impl Machine {
             Err(Failure::Peer(error)) => return Err(error),
         };
         self.commit(draft)?;
+        self.version = version;
         if let Some(member) = member {
             self.members.insert(member.raft_id, member);
         }
@@ -288,6 +308,28 @@ impl Machine {
         Ok(events)
     }
 
+    /// Writes what a snapshot of a new cluster would have left: its founders as the only members, and the highest
+    /// version that all of them speak.
+    ///
+    /// # Errors
+    /// Nothing was written: the disk, or a state that is not empty.
+    pub fn found(
+        &mut self,
+        at: Applied,
+        founders: &[Member],
+        conf_state: &ConfState,
+        version: u16,
+    ) -> Result<()> {
+        let mut draft = self.draft(at)?;
+        let members = founders.iter().map(|m| (Table::Members, member_key(m.raft_id), m.encode()));
+        let others = [conf_state_row(conf_state), version_row(version)];
+        for (table, key, value) in members.chain(others) {
+            draft.put(table, key, Some(value))?;
+        }
+        self.commit(draft)?;
+        self.reload()
+    }
+
     /// Name and addresses of a known member; its role is Raft's business. The record if it changed.
     fn update_member(&self, draft: &mut Draft, update: Member) -> Step<Option<Member>> {
         let known = self.members.get(&update.raft_id).filter(|m| m.peer_id == update.peer_id);
@@ -341,6 +383,11 @@ impl Machine {
         self.members.get(&id)
     }
 
+    /// The version that the log may speak, as of the applied mark (see [`version`]).
+    pub fn cluster_version(&self) -> u16 {
+        self.version
+    }
+
     /// Raft's configuration as of the applied mark.
     pub fn conf_state(&self) -> ConfState {
         self.conf_state.clone()
@@ -388,6 +435,11 @@ pub(super) fn conf_state_row(conf_state: &ConfState) -> (Table, Vec<u8>, Vec<u8>
         auto_leave: conf_state.auto_leave,
     };
     (Table::Meta, CONF_STATE_KEY.to_vec(), record::encode(FORMAT, &v1))
+}
+
+/// The row that holds the cluster version.
+pub(super) fn version_row(version: u16) -> (Table, Vec<u8>, Vec<u8>) {
+    (Table::Meta, VERSION_KEY.to_vec(), record::encode(FORMAT, &version))
 }
 
 /// Key of a member's row.

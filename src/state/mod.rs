@@ -19,6 +19,7 @@ mod seed;
 mod tests;
 pub mod transfer;
 mod types;
+pub mod version;
 
 pub use machine::{Machine, MemberChange, MAX_REMOVED};
 pub use moves::{Move, MAX_MENTIONS};

@@ -135,6 +135,11 @@ impl Peer {
         self.wait_ready();
     }
 
+    /// The same without waiting.
+    pub fn spawn_as(&mut self, program: &Path, args: &[&str]) {
+        self.spawn_by(under_test(program), args);
+    }
+
     fn spawn_by(&mut self, mut command: Command, args: &[&str]) {
         let log = File::create(self.log_path()).expect("log file");
         command.args(["-c", self.path()]).args(args).stdin(Stdio::null());

@@ -438,13 +438,8 @@ impl Founding {
         let plan = match earlier {
             Some((_, plan)) => plan.clone(),
             None => {
-                let founders = promises.values().enumerate();
-                let founders =
-                    founders.map(|(n, (f, _))| Founder { voter: n < self.max_voters, ..f.clone() });
-                Plan {
-                    cluster_id: super::settings::mix(self.seed, ballot.round).max(1),
-                    founders: founders.collect(),
-                }
+                let cluster_id = super::settings::mix(self.seed, ballot.round).max(1);
+                Plan::new(cluster_id, promises.values().map(|(founder, _)| founder), self.max_voters)
             }
         };
         if let Err(error) = plan.check(&self.record.list) {
