@@ -128,10 +128,34 @@ fn a_peer_with_data_of_another_cluster_is_refused_and_keeps_it() {
     cluster.peers[0].wait_members(2);
     assert!(own.pinned_cids().is_empty());
     assert_eq!(names(&own, "raft.old."), ["raft.old.0"]);
-    // A member goes on with the same bootstrap address, whether that peer is there or not.
+    // A member goes on with the address that it once came by, even when that peer has begun anew meanwhile.
     own.stop();
     own.start(&["daemon"]);
     own.wait_members(2);
+    let mut cluster = cluster;
+    let id = cluster.peers[0].id();
+    wait_for("two voters", PATIENCE, || match voters(&own) {
+        2 => Ok(()),
+        n => Err(n.to_string()),
+    });
+    ok(own.ctl(&["peers", "rm", &id]));
+    cluster.peers[0].wait_end();
+    ok(cluster.peers[0].ctl(&["state", "cleanup", "-f"]));
+    cluster.peers[0].start(&["daemon"]);
+    cluster.peers[0].wait_members(1);
+    own.stop();
+    own.start(&["daemon"]);
+    own.wait_members(1);
+    assert_ne!(health(&own)["cluster_id"], health(&cluster.peers[0])["cluster_id"]);
+}
+
+#[test]
+fn peers_add_says_how_a_peer_is_added() {
+    let cluster = Cluster::of(1);
+    let output = cluster.peers[0].ctl(&["peers", "add", "/ip4/10.0.0.9/tcp/9096/p2p/12D3KooWKktuUeZrGSw2Wfnuy2o71D6gtixmoKurfwrsqALUmtct"]);
+    assert!(!output.status.success());
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(words.contains("pinfold join TOKEN") && words.contains("--bootstrap"), "{words}");
 }
 
 #[test]

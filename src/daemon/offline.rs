@@ -150,6 +150,7 @@ pub fn state_import(folder: &Folder, input: &mut dyn Read, overrides: &ImportOve
     }
     std::fs::rename(&fresh, &data)
         .context(format!("cannot put the imported state in place at {}", data.display()))?;
+    enter::forget_removal(folder);
     Ok(count)
 }
 

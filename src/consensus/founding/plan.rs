@@ -157,6 +157,9 @@ pub struct Record {
     pub accepted: Option<(Ballot, Plan)>,
     /// What was chosen, once known. It never changes.
     pub chosen: Option<Plan>,
+    /// The peers of `--bootstrap` and `cluster.bootstrap` that this peer last started with, sorted.
+    #[serde(default)]
+    pub bootstrap: Vec<String>,
 }
 
 impl Record {
