@@ -132,7 +132,8 @@ impl Archive {
                 self.header(&path, EntryType::Symlink, 0, Some(entry.target.as_deref().unwrap_or_default()));
             }
             NodeKind::Directory => {
-                self.header(&format!("{path}/"), EntryType::Directory, 0, None);
+                // Without a slash at the end: the type says it, and the `ipfs` command refuses a root of two components.
+                self.header(&path, EntryType::Directory, 0, None);
                 let entries = match entries {
                     Some(entries) => entries,
                     None => self.source.ls(&cid).await?.1,
@@ -325,9 +326,9 @@ mod tests {
             seen.push((String::from_utf8_lossy(&entry.path_bytes()).into_owned(), content.len(), link));
         }
         let want = [
-            ("root/".to_owned(), 0, None),
+            ("root".to_owned(), 0, None),
             ("root/empty".to_owned(), 0, None),
-            ("root/inner/".to_owned(), 0, None),
+            ("root/inner".to_owned(), 0, None),
             (format!("root/inner/{long}"), 100_000, None),
             ("root/inner/link".to_owned(), 0, Some(target)),
             ("root/exact".to_owned(), 512, None),

@@ -62,6 +62,8 @@ pub enum Cmd {
     Join,
     Invite,
     SwarmKey,
+    Doctor,
+    HashPassword,
     StateExport,
     StateImport,
     StateCleanup,
@@ -496,6 +498,16 @@ pub const COMMANDS: &[Command] = &[
             &[],
             "the key that this peer's embedded node uses, for a Kubo that should talk to it, instead of a new one",
         )]),
+    command(Cmd::Doctor, "doctor", Faces::P, Side::Both, "Looks at everything a peer needs, and says what is wrong and how to mend it")
+        .details(
+            "Works with the daemon running and stopped, and changes nothing. Each line is OK, WARN or FAIL, with a command that \
+             mends it. The exit code is 1 when something fails, else 0.",
+        ),
+    command(Cmd::HashPassword, "hash-password", Faces::P, Side::Local, "Reads a password and prints its hash for basic_auth_credentials")
+        .details(
+            "Asks for the password, or reads one line of standard input. What is printed goes into service.json instead of \
+             the password: {\"user\": \"$pbkdf2-sha256$...\"}.",
+        ),
     group("state", Faces::PS, Side::Local, "Manages the peer's persistent state (pinset); the daemon must be stopped", &[
         command(Cmd::StateExport, "export", Faces::PS, Side::Local, "Writes the pinset as JSON, one pin per line")
             .flags(&[Flag::value("file", &["f"], "FILE", "where to write; standard output without it")]),

@@ -229,11 +229,15 @@ impl Host {
         if self.is_connected(&peer) {
             return Ok(());
         }
+        let first = extra.first().cloned();
         let mut addresses = book::clean(extra);
         for known in self.addresses_of(&peer) {
             if !addresses.contains(&known) {
                 addresses.push(known);
             }
+        }
+        if let (true, Some(address)) = (addresses.is_empty(), first) {
+            return Err(not_dialable(&address));
         }
         self.dial(Some(peer), addresses).await.map(drop)
     }
@@ -246,9 +250,7 @@ impl Host {
         }
         let clean = book::clean([address.clone()]);
         if clean.is_empty() {
-            return Err(Error::invalid(format!(
-                "cannot connect to {address}: only /ip4, /ip6, /dns, /dns4 and /dns6 with /tcp/<port> can be dialled"
-            )));
+            return Err(not_dialable(&address));
         }
         self.dial(peer, clean).await
     }
@@ -350,6 +352,13 @@ impl Host {
             let _ = done.await;
         }
     }
+}
+
+/// An address of another kind than ours.
+fn not_dialable(address: &Multiaddr) -> Error {
+    Error::invalid(format!(
+        "cannot connect to {address}: only /ip4, /ip6, /dns, /dns4 and /dns6 with /tcp/<port> can be dialled"
+    ))
 }
 
 /// The sentence for an error on a stream that [`Host::open`] or [`Host::accept`] gave; `doing` reads like

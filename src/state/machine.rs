@@ -308,20 +308,17 @@ impl Machine {
         Ok(events)
     }
 
-    /// Writes what a snapshot of a new cluster would have left: its founder as the only voter, and the highest version
-    /// that this program speaks, because there is nobody who could speak less.
+    /// Writes what a snapshot of a new cluster would have left: its founders, and the highest version that all of them
+    /// speak, because there is nobody yet who could speak less. A function of its arguments: several founders begin
+    /// with the same rows.
     ///
     /// # Errors
     /// Nothing was written: the disk, or a state that is not empty.
-    pub fn found(&mut self, at: Applied, founder: Member) -> Result<()> {
-        let conf = ConfState { voters: vec![founder.raft_id], ..ConfState::default() };
+    pub fn found(&mut self, at: Applied, founders: &[Member], conf: &ConfState) -> Result<()> {
+        let spoken = founders.iter().map(|f| version::spoken_by(&f.version)).min().unwrap_or(version::FIRST);
         let mut draft = self.draft(at)?;
-        let rows = [
-            (Table::Members, member_key(founder.raft_id), founder.encode()),
-            conf_state_row(&conf),
-            version_row(version::SPOKEN),
-        ];
-        for (table, key, value) in rows {
+        let members = founders.iter().map(|f| (Table::Members, member_key(f.raft_id), f.encode()));
+        for (table, key, value) in members.chain([conf_state_row(conf), version_row(spoken)]) {
             draft.put(table, key, Some(value))?;
         }
         self.commit(draft)?;

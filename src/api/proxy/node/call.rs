@@ -8,6 +8,7 @@
 use super::table::{find, Arg, Command, Kind, GLOBAL};
 use super::{reply, Deadline};
 use crate::api::http::{Body, Request, Response};
+use crate::api::multipart::boundary;
 use crate::api::query::{decode, parse_bool};
 use crate::clock::parse_duration;
 use crate::error::{Error, Result};
@@ -90,6 +91,9 @@ impl Call {
             t.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("multipart/form-data"))
         });
         check_arguments(command, args.len(), is_form)?;
+        if is_form && command.args.iter().any(|arg| matches!(arg, Arg::File(_))) {
+            boundary(content_type)?;
+        }
         let (offline, text, deadline) = (false, false, None);
         let mut call = Call { command, args, options, offline, text, deadline };
         call.offline = call.flag("offline", false);

@@ -181,8 +181,7 @@ impl Count {
                 self.total += size;
             }
             if self.progress {
-                let total = self.dags.iter().map(|dag| dag.size).sum();
-                return Ok(Some(Summary { unique: 0, total, shared: 0, ratio: None, dags: self.dags.clone() }));
+                return Ok(Some(Summary { unique: 0, total: self.total, shared: 0, ratio: None, dags: self.dags.clone() }));
             }
         }
     }

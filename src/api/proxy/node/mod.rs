@@ -116,7 +116,7 @@ async fn dispatch(node: &Node, call: Call, form: Form) -> Result<Reply> {
         Does::SwarmDisconnect => swarm::disconnect(node, &call),
         Does::SwarmAddrs => swarm::addrs(node, &call),
         Does::SwarmAddrsLocal => swarm::addrs_local(node, &call),
-        Does::NoPeers => Reply::json(&serde_json::json!({ "Peers": [] })),
+        Does::NoPeers => Reply::either(call.text, &serde_json::json!({ "Peers": [] }), String::new),
     }
 }
 

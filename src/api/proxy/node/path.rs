@@ -135,7 +135,8 @@ async fn entry(blocks: &dyn BlockGetter, cid: &Cid, block: Bytes, rest: &[String
     match Node::read(cid, block.clone()) {
         Ok(folder @ (Node::Directory(_) | Node::Shard(..))) => unixfs::child(blocks, cid, folder, name).await,
         Ok(Node::Raw(_)) => Err(dead_end("bytes")),
-        Ok(Node::File(..) | Node::Symlink(_)) => Err(dead_end("data.Bytes")),
+        Ok(Node::File(..)) => Err(dead_end("data.Bytes")),
+        Ok(Node::Symlink(_)) => Err(no_link(name, cid)),
         // dag-pb that is no file system: its links by their names.
         Err(_) => {
             let node = PbNode::decode(&block).map_err(|e| e.context(format!("block {cid}")))?;

@@ -96,7 +96,8 @@ impl Reply {
             Reply::Lines(pieces) => (pieces, media, None, Some("x-chunked-output")),
             Reply::Stream(pieces, media, length) => (pieces, media, length, Some("x-stream-output")),
         };
-        let mut pieces = until(deadline, pieces);
+        // Fused: an empty stream is asked once for the first byte and once more by the body.
+        let mut pieces = until(deadline, pieces).fuse().boxed();
         let first = match pieces.next().await {
             Some(Err(error)) => return failure(&error),
             Some(Ok(first)) => first,

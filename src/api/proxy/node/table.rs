@@ -286,7 +286,9 @@ pub(super) fn find(components: &[&str]) -> Option<(&'static Command, usize)> {
     const DEEPEST: usize = 3;
     (1..=components.len().min(DEEPEST)).rev().find_map(|n| {
         let path = components[..n].join("/");
-        COMMANDS.iter().find(|command| command.path == path).map(|command| (command, n))
+        let found = COMMANDS.iter().find(|command| command.path == path)?;
+        // A group takes no arguments: what follows its name would be a call of it, which there is not.
+        (found.does != Does::List || n == components.len()).then_some((found, n))
     })
 }
 
@@ -315,6 +317,8 @@ mod tests {
         assert_eq!(of("refs/local"), Some(("refs/local", 2)));
         assert_eq!(of("refs/QmX"), Some(("refs", 1)));
         assert_eq!(of("swarm/addrs/local/x"), Some(("swarm/addrs/local", 3)));
+        assert_eq!(of("repo"), Some(("repo", 1)));
+        assert_eq!(of("repo/fsck"), None);
         assert_eq!(of("nosuch"), None);
         assert_eq!(of(""), None);
     }

@@ -20,7 +20,8 @@ impl Files {
     /// Takes a form apart.
     pub(super) fn open(form: Form) -> Result<Files> {
         let boundary = boundary(form.content_type.as_deref())?;
-        Ok(Files { parts: parts(form.body, &boundary), begun: false })
+        // Asked again after its end, by whoever looks for another file: fused.
+        Ok(Files { parts: parts(form.body, &boundary).fuse().boxed(), begun: false })
     }
 
     /// Goes to the next file; false at the end of the form.
