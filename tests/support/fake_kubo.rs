@@ -32,6 +32,8 @@ pub enum Mood {
     WrongShape,
     /// Every call fails.
     Broken,
+    /// Its disk is full.
+    DiskFull,
     /// Pins begin well, and fail in the trailer of the answer.
     TrailerError,
     /// Pins go on and on without progress, as fast as the connection takes it.
@@ -302,7 +304,7 @@ fn answer(request: Request, mood: Mood, store: &mut Store) {
     // Those that are bad in one thing only.
     let works = matches!(
         mood,
-        Mood::Good | Mood::ShortList | Mood::TrailerError | Mood::EndlessProgress | Mood::Searching | Mood::Slow
+        Mood::Good | Mood::ShortList | Mood::DiskFull | Mood::TrailerError | Mood::EndlessProgress | Mood::Searching | Mood::Slow
     );
     let cid = argument("arg");
     let (status, mut body) = match path.trim_start_matches("/api/v0/") {
@@ -323,7 +325,7 @@ fn answer(request: Request, mood: Mood, store: &mut Store) {
             (200, asked.map(|p| format!("{{\"Cid\":\"{p}\",\"Type\":\"recursive\"}}\n")).collect())
         }
         "pin/add" => {
-            if works {
+            if works && mood != Mood::DiskFull {
                 pins.insert(cid.clone());
             }
             (200, format!("{{\"Progress\":1}}\n{{\"Pins\":[\"{cid}\"]}}\n"))
@@ -352,6 +354,10 @@ fn answer(request: Request, mood: Mood, store: &mut Store) {
         Mood::WrongShape => (status, body) = (200, "[17, {\"Pins\": 3}]\n".into()),
         Mood::Broken => {
             (status, body) = (500, r#"{"Message":"the datastore is on fire","Code":0,"Type":"error"}"#.into())
+        }
+        Mood::DiskFull if path.ends_with("pin/add") => {
+            let words = r#"{"Message":"pin: write /repo/blocks/x: no space left on device","Code":0,"Type":"error"}"#;
+            (status, body) = (500, words.into());
         }
         _ => {}
     }
