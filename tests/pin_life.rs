@@ -407,13 +407,13 @@ fn errors_tell_their_cause(node: Node) {
     assert!(nobody.contains("no provider found") && nobody.contains("start or connect"), "{nobody}");
     let words = error(&as_folder(&fold.put(0, b"these are words and no folder")));
     assert!(words.contains("the content is not what its CID says"), "{words}");
-    // Both are tried again by hand and fail again, with their number.
+    // Tried again, they fail again, and the attempts are counted.
     for cid in [cid_of(1), as_folder(&fold.put(0, b"these are words and no folder"))] {
         ok(peer.ctl(&["recover", &cid]));
         until("the second failure", || {
             let item = peer.json("GET", &format!("/pins/{cid}"));
             let mine = &item["peer_map"][peer.id()];
-            match mine["status"] == "pin_error" && mine["attempt_count"] == 2 {
+            match mine["status"] == "pin_error" && mine["attempt_count"].as_u64() >= Some(2) {
                 true => Ok(()),
                 false => Err(item.to_string()),
             }

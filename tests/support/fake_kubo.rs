@@ -179,6 +179,8 @@ impl Shared {
                 return;
             }
             let (Ok(client), Ok(server)) = (client, TcpStream::connect(back)) else { continue };
+            // Answers are small and waited for.
+            client.set_nodelay(true).and_then(|()| server.set_nodelay(true)).expect("TCP");
             let port = server.local_addr().expect("connected").port();
             self.relayed.lock().expect("lock").insert(port, client.try_clone().expect("clone"));
             let one_way = |from: &TcpStream, to: &TcpStream| {
@@ -241,7 +243,11 @@ impl Shared {
                     );
                     let _ = out.flush();
                 }
-                _ => answer(request, mood, &mut self.store.lock().expect("lock")),
+                _ => {
+                    let url = request.url().to_owned();
+                    let (status, body) = answer(&url, mood, &mut self.store.lock().expect("lock"));
+                    respond(request, mood, status, body);
+                }
             }
         }
     }
@@ -296,9 +302,9 @@ fn argument(query: &str, name: &str) -> String {
     pairs.filter(|(k, _)| *k == name).map(|(_, v)| v.to_owned()).next().unwrap_or_default()
 }
 
-fn answer(request: Request, mood: Mood, store: &mut Store) {
-    let url = request.url().to_owned();
-    let (path, query) = url.split_once('?').unwrap_or((&url, ""));
+/// Status and body.
+fn answer(url: &str, mood: Mood, store: &mut Store) -> (u16, String) {
+    let (path, query) = url.split_once('?').unwrap_or((url, ""));
     let argument = |name: &str| argument(query, name);
     let pins = &mut store.pins;
     // Those that are bad in one thing only.
@@ -361,6 +367,10 @@ fn answer(request: Request, mood: Mood, store: &mut Store) {
         }
         _ => {}
     }
+    (status, body)
+}
+
+fn respond(request: Request, mood: Mood, status: u16, body: String) {
     let header = |name: &str, value: &str| Header::from_bytes(name, value).expect("a header");
     let html = matches!(mood, Mood::Html | Mood::HtmlError);
     let kind = header("Content-Type", if html { "text/html" } else { "application/json" });
