@@ -10,9 +10,11 @@
 //! pin NAME [mode=direct] [name=TEXT] [expire=SECONDS] [min=N] [max=N] [on=PEER,…] [at=SECONDS.NANOS]
 //! many NAME… [mode=direct]      one entry with many pins
 //! unpin NAME                    expire NAME SECONDS
+//! move (NAME FROM,… TO,…)…     one entry with many moves
 //! nothing                       Raft's empty entry
 //! add ID PEER [name=TEXT] [voter=true] [address=MULTIADDR]    role ID voter|learner    remove ID
-//! update ID PEER [name=TEXT] [address=MULTIADDR]
+//! update ID PEER [name=TEXT] [address=MULTIADDR] [version=TEXT]
+//! raise VERSION    version      the cluster version
 //! ls    get NAME    count    members    removed ID    applied    conf
 //! flush    crash                pull the plug and open again
 //! snapshot                      a fresh peer takes the snapshot and goes on in place of this one
@@ -25,7 +27,7 @@ use libp2p::PeerId;
 use multihash::Multihash;
 use pinfold::clock::Timestamp;
 use pinfold::state::{
-    Applied, Command, Event, Machine, Member, MemberChange, Outcome, Pin, PinMode, Pins, Role,
+    Applied, Command, Event, Machine, Member, MemberChange, Move, Outcome, Pin, PinMode, Pins, Role,
 };
 use pinfold::store::memory::MemoryState;
 use pinfold::store::{open_state, Options, StateStore};
@@ -179,6 +181,7 @@ impl Stage {
         let mut text = match answer {
             Ok(Outcome::Done) => "done".to_string(),
             Ok(Outcome::Pin(pin)) => self.show(&pin),
+            Ok(Outcome::Moved(count)) => format!("{count} moved"),
             Err(error) => {
                 assert!(error.kind().is_deterministic(), "{error}");
                 let mut message = format!("{:?}: {error}", error.kind());
@@ -192,6 +195,7 @@ impl Stage {
             text += "\n  ";
             text += &match event {
                 Event::Pinned(pin) => format!("event: pinned {}", self.show(&pin)),
+                Event::Moved(pin) => format!("event: moved {}", self.show(&pin)),
                 Event::Unpinned(pin) => format!("event: unpinned {}", self.show(&pin)),
                 Event::MembersChanged => "event: members changed".into(),
                 Event::Replaced => "event: replaced".into(),
@@ -262,6 +266,20 @@ impl goldenscript::Runner for Stage {
                 }
                 self.apply(Entry::Command(Some(Command::PinMany(pins))))?
             }
+            "move" => {
+                // NAME FROM,… TO,… and so on, all in one entry.
+                let mut moves = Vec::new();
+                let words: Vec<String> = args.rest_pos().iter().map(|a| a.value.clone()).collect();
+                for three in words.chunks(3) {
+                    let [name, from, to] = three else { return Err("NAME FROM TO".into()) };
+                    let mut peers = |list: &str| -> Answer<Vec<PeerId>> {
+                        list.split(',').filter(|p| *p != "nobody").map(|p| self.peer_id(p)).collect()
+                    };
+                    let (from, to) = (peers(from)?, peers(to)?);
+                    moves.push(Move { cid: self.cid(name), from, to });
+                }
+                self.apply(Entry::Command(Some(Command::Reallocate(moves))))?
+            }
             "unpin" => {
                 let cid = self.cid(&next("NAME")?);
                 self.apply(Entry::Command(Some(Command::Unpin(cid))))?
@@ -274,6 +292,11 @@ impl goldenscript::Runner for Stage {
                 };
                 self.apply(Entry::Command(Some(Command::Expire(cid, expiry))))?
             }
+            "raise" => {
+                let to = next("VERSION")?.parse()?;
+                self.apply(Entry::Command(Some(Command::RaiseVersion(to))))?
+            }
+            "version" => format!("{}\n", self.peer.machine().cluster_version()),
             "nothing" => self.apply(Entry::Command(None))?,
             verb @ ("add" | "update") => {
                 let raft_id = next("ID")?.parse()?;
@@ -282,8 +305,9 @@ impl goldenscript::Runner for Stage {
                 let name = args.lookup("name").map(|a| a.value.clone()).unwrap_or_default();
                 let address = args.lookup("address").map(|a| a.value.parse()).transpose()?;
                 let role = if voter { Role::Voter } else { Role::Learner };
-                let member =
-                    Member { raft_id, peer_id, name, addresses: address.into_iter().collect(), role };
+                let addresses = address.into_iter().collect();
+                let version = args.lookup("version").map(|a| a.value.clone()).unwrap_or_default();
+                let member = Member { raft_id, peer_id, name, addresses, role, version };
                 match verb {
                     "add" => self.conf(vec![MemberChange::Put(member)])?,
                     _ => self.apply(Entry::Command(Some(Command::UpdateMember(member))))?,

@@ -385,6 +385,9 @@ pub struct MemberHealth {
     pub role: String,
     /// Whether this peer has a connection to it.
     pub connected: bool,
+    /// The version of its pinfold; empty while the cluster version is 1.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub version: String,
 }
 
 /// `GET /health/consensus` (pinfold's own): what Raft thinks on this peer.
@@ -400,6 +403,9 @@ pub struct ConsensusHealth {
     pub committed: u64,
     /// Index of the last applied entry.
     pub applied: u64,
+    /// What the log may say: raised when every member runs a pinfold that understands more.
+    #[serde(default)]
+    pub cluster_version: u16,
     /// All members, sorted by peer id.
     pub members: Vec<MemberHealth>,
 }

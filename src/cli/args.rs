@@ -62,6 +62,9 @@ pub struct Init {
     /// embedded or kubo
     #[argh(option)]
     pub ipfs: Option<String>,
+    /// key file of the private network
+    #[argh(option)]
+    pub swarm_key: Option<String>,
     /// ask for the secret
     #[argh(switch)]
     pub custom_secret: bool,
@@ -97,7 +100,7 @@ pub struct Daemon {
     /// accepted, without effect
     #[argh(switch)]
     pub no_trust: bool,
-    /// accepted, without effect
+    /// upgrade older data first
     #[argh(switch)]
     pub upgrade: bool,
     /// run without a secret
@@ -108,6 +111,12 @@ pub struct Daemon {
 /// `up`
 #[derive(FromArgs, Clone, Debug, Default, PartialEq)]
 pub struct Up {
+    /// embedded or kubo
+    #[argh(option)]
+    pub ipfs: Option<String>,
+    /// key file of the private network
+    #[argh(option)]
+    pub swarm_key: Option<String>,
     /// leave when stopping
     #[argh(switch)]
     pub leave: bool,
@@ -122,6 +131,12 @@ pub struct Up {
 /// `join`
 #[derive(FromArgs, Clone, Debug, PartialEq)]
 pub struct Join {
+    /// embedded or kubo
+    #[argh(option)]
+    pub ipfs: Option<String>,
+    /// key file of the private network
+    #[argh(option)]
+    pub swarm_key: Option<String>,
     /// leave when stopping
     #[argh(switch)]
     pub leave: bool,
@@ -131,6 +146,17 @@ pub struct Join {
     /// from `invite`
     #[argh(positional)]
     pub token: String,
+}
+
+/// `swarm-key`
+#[derive(FromArgs, Clone, Debug, Default, PartialEq)]
+pub struct SwarmKey {
+    /// the node's present key
+    #[argh(switch)]
+    pub show: bool,
+    /// where to write
+    #[argh(positional)]
+    pub file: Option<String>,
 }
 
 /// `state export`
@@ -169,6 +195,36 @@ pub struct StateCleanup {
     pub force: bool,
 }
 
+/// `config upgrade`
+#[derive(FromArgs, Clone, Debug, Default, PartialEq)]
+pub struct ConfigUpgrade {
+    /// change nothing
+    #[argh(switch)]
+    pub dry_run: bool,
+}
+
+/// `config keys`
+#[derive(FromArgs, Clone, Debug, Default, PartialEq)]
+pub struct ConfigKeys {
+    /// as a page of the documentation
+    #[argh(switch)]
+    pub markdown: bool,
+    /// how the keys begin
+    #[argh(positional)]
+    pub prefix: Option<String>,
+}
+
+/// `state upgrade`
+#[derive(FromArgs, Clone, Debug, Default, PartialEq)]
+pub struct StateUpgrade {
+    /// do not ask
+    #[argh(switch)]
+    pub force: bool,
+    /// do not ask
+    #[argh(switch)]
+    pub yes: bool,
+}
+
 /// Commands without flags and with at most one argument.
 #[derive(FromArgs, Clone, Debug, Default, PartialEq)]
 pub struct One {
@@ -186,6 +242,25 @@ pub struct LocalOne {
     /// the argument
     #[argh(positional)]
     pub what: Option<String>,
+}
+
+/// `drain`
+#[derive(FromArgs, Clone, Debug, PartialEq)]
+pub struct Drain {
+    /// take pins again
+    #[argh(switch)]
+    pub undo: bool,
+    /// the peer
+    #[argh(positional)]
+    pub peer: String,
+}
+
+/// `rebalance`
+#[derive(FromArgs, Clone, Debug, Default, PartialEq)]
+pub struct Rebalance {
+    /// only say
+    #[argh(switch)]
+    pub dry_run: bool,
 }
 
 /// `add`
@@ -440,14 +515,21 @@ pub enum Parsed {
     Invite,
     Doctor,
     HashPassword,
+    SwarmKey(SwarmKey),
     StateExport(StateExport),
     StateImport(StateImport),
     StateCleanup(StateCleanup),
+    ConfigUpgrade(ConfigUpgrade),
+    ConfigCheck,
+    ConfigKeys(ConfigKeys),
+    StateUpgrade(StateUpgrade),
     Version,
     PeerVersion,
     Id,
     PeersLs,
     PeersRm(One),
+    Drain(Drain),
+    Rebalance(Rebalance),
     Add(Box<Add>),
     Get(Get),
     Cat(Many),
@@ -484,14 +566,21 @@ pub fn parse(words: &Words) -> Result<(Globals, Parsed), Failure> {
         Cmd::Invite => Parsed::Invite,
         Cmd::Doctor => Parsed::Doctor,
         Cmd::HashPassword => Parsed::HashPassword,
+        Cmd::SwarmKey => Parsed::SwarmKey(typed(&name, own)?),
         Cmd::StateExport => Parsed::StateExport(typed(&name, own)?),
         Cmd::StateImport => Parsed::StateImport(typed(&name, own)?),
         Cmd::StateCleanup => Parsed::StateCleanup(typed(&name, own)?),
+        Cmd::ConfigUpgrade => Parsed::ConfigUpgrade(typed(&name, own)?),
+        Cmd::ConfigCheck => Parsed::ConfigCheck,
+        Cmd::ConfigKeys => Parsed::ConfigKeys(typed(&name, own)?),
+        Cmd::StateUpgrade => Parsed::StateUpgrade(typed(&name, own)?),
         Cmd::Version => Parsed::Version,
         Cmd::PeerVersion => Parsed::PeerVersion,
         Cmd::Id => Parsed::Id,
         Cmd::PeersLs => Parsed::PeersLs,
         Cmd::PeersRm => Parsed::PeersRm(typed(&name, own)?),
+        Cmd::Drain => Parsed::Drain(typed(&name, own)?),
+        Cmd::Rebalance => Parsed::Rebalance(typed(&name, own)?),
         Cmd::Add => Parsed::Add(Box::new(typed(&name, own)?)),
         Cmd::Get => Parsed::Get(typed(&name, own)?),
         Cmd::Cat => Parsed::Cat(typed(&name, own)?),

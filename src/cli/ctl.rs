@@ -7,7 +7,7 @@ use super::args::{self, Parsed, Waiting};
 use super::client::{escape, Client, Query};
 use super::failure::{Failure, Outcome};
 use super::output::{Encoding, Output};
-use super::{add, dot, get, text, wait};
+use super::{add, dot, get, moves, text, wait};
 use crate::api::types::{
     Alert, Bandwidth, ConnectGraph, GlobalPinInfo, GlobalRepoGc, Id, Metric, PinJson, Version,
 };
@@ -51,6 +51,8 @@ impl Ctl<'_> {
             }
             Parsed::PeersLs => self.each::<Id>(&Method::GET, "/peers", text::id),
             Parsed::PeersRm(args) => self.peers_rm(&args.what.unwrap_or_default()),
+            Parsed::Drain(args) => moves::drain(self, &args),
+            Parsed::Rebalance(args) => moves::rebalance(self, &args),
             Parsed::Add(args) => add::run(self, &args),
             Parsed::Get(args) => get::get(self, &args),
             Parsed::Cat(args) => get::cat(self, &args.what),

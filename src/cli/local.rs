@@ -1,4 +1,5 @@
-//! The commands that work on a folder of this machine: `init`, `daemon`, `up`, `join`, `invite`, `state`.
+//! The commands that work on a folder of this machine: `init`, `daemon`, `up`, `join`, `invite`, `state`,
+//! `config`.
 //!
 //! This module asks the person and hands over; making configurations, running peers and moving state
 //! are the work of `config` and `daemon`.
@@ -9,8 +10,8 @@ use super::failure::{Failure, Outcome};
 use super::output::Encoding;
 use super::{doctor, secrets};
 use crate::config::init::{self, InitOptions, Ports};
-use crate::config::{self, Env, Folder, Secret};
-use crate::daemon::{self, DaemonOptions, ImportOverrides, RunMode};
+use crate::config::{self, Config, Env, Folder, Secret, SwarmKey};
+use crate::daemon::{self, DaemonOptions, FreshOptions, ImportOverrides, RunMode, Upgraded};
 use crate::error::{Context, Error, Result};
 use libp2p::Multiaddr;
 use std::fs::File;
@@ -39,15 +40,30 @@ pub fn run(face: Face, globals: &Globals, command: Parsed, encoding: Encoding) -
         Parsed::Init(args) => init(face, &folder, &args, globals.force),
         Parsed::Daemon(args) => {
             let bootstrap = addresses("--bootstrap", args.bootstrap.as_deref())?;
-            daemon(folder, bootstrap, args.leave, args.stats, args.insecure_no_secret, RunMode::Daemon)
+            let mode = RunMode::Daemon;
+            let (leave, insecure_no_secret, fresh) =
+                (args.leave, args.insecure_no_secret, FreshOptions::default());
+            let upgrade = args.upgrade;
+            let options = DaemonOptions { folder, bootstrap, leave, upgrade, insecure_no_secret, mode, fresh };
+            daemon(args.stats, options)
         }
         Parsed::Up(args) => {
-            daemon(folder, Vec::new(), args.leave, args.stats, args.insecure_no_secret, RunMode::Up)
+            let fresh = fresh(args.ipfs.as_deref(), args.swarm_key.as_deref())?;
+            let (leave, insecure_no_secret, bootstrap) = (args.leave, args.insecure_no_secret, Vec::new());
+            let mode = RunMode::Up;
+            let upgrade = false;
+            let options = DaemonOptions { folder, bootstrap, leave, upgrade, insecure_no_secret, mode, fresh };
+            daemon(args.stats, options)
         }
         Parsed::Join(args) => {
             // A token that lost its end is told before a folder is made for it.
             config::Invite::parse(&args.token)?;
-            daemon(folder, Vec::new(), args.leave, args.stats, false, RunMode::Join(args.token))
+            let fresh = fresh(args.ipfs.as_deref(), args.swarm_key.as_deref())?;
+            let (leave, insecure_no_secret, bootstrap) = (args.leave, false, Vec::new());
+            let mode = RunMode::Join(args.token);
+            let upgrade = false;
+            let options = DaemonOptions { folder, bootstrap, leave, upgrade, insecure_no_secret, mode, fresh };
+            daemon(args.stats, options)
         }
         Parsed::Invite => {
             let token = daemon::invite(&folder)?;
@@ -55,6 +71,7 @@ pub fn run(face: Face, globals: &Globals, command: Parsed, encoding: Encoding) -
             Ok(())
         }
         Parsed::Doctor => doctor::run(&folder, encoding),
+        Parsed::SwarmKey(args) => swarm_key(&folder, &args),
         Parsed::StateExport(args) => state_export(&folder, args.file.as_deref()),
         Parsed::StateImport(args) => state_import(&folder, &args, globals.force),
         Parsed::StateCleanup(args) => {
@@ -64,6 +81,10 @@ pub fn run(face: Face, globals: &Globals, command: Parsed, encoding: Encoding) -
             }
             Ok(())
         }
+        Parsed::ConfigUpgrade(args) => super::config::upgrade(&folder, args.dry_run),
+        Parsed::ConfigCheck => super::config::check(&folder),
+        Parsed::ConfigKeys(args) => super::config::explain(args.prefix.as_deref(), args.markdown),
+        Parsed::StateUpgrade(args) => state_upgrade(&folder, args.force || args.yes || globals.force),
         other => Err(Failure::Usage(format!("{other:?} is not a command for this machine"))),
     }
 }
@@ -77,19 +98,37 @@ fn levels(globals: &Globals) -> String {
     }
 }
 
-fn daemon(
-    folder: Folder,
-    bootstrap: Vec<Multiaddr>,
-    leave: bool,
-    stats: bool,
-    insecure_no_secret: bool,
-    mode: RunMode,
-) -> Outcome {
+fn daemon(stats: bool, options: DaemonOptions) -> Outcome {
     if stats {
         // The variable is how everything else overrides the file; no thread runs yet that could read it.
         std::env::set_var("CLUSTER_METRICS_ENABLESTATS", "true");
     }
-    Ok(daemon::run(DaemonOptions { folder, bootstrap, leave, insecure_no_secret, mode })?)
+    Ok(daemon::run(options)?)
+}
+
+/// Whether `--ipfs` asks for Kubo; `None` when it is not there.
+fn asks_for_kubo(ipfs: Option<&str>) -> Outcome<Option<bool>> {
+    match ipfs {
+        None => Ok(None),
+        Some("embedded") => Ok(Some(false)),
+        Some("kubo") => Ok(Some(true)),
+        Some(other) => {
+            let error = format!("\"{other}\" is neither embedded nor kubo");
+            Err(Failure::argument("choosing the IPFS node", error))
+        }
+    }
+}
+
+fn read_swarm_key(file: Option<&str>) -> Result<Option<SwarmKey>> {
+    file.map(|file| SwarmKey::read(Path::new(file), "--swarm-key")).transpose()
+}
+
+/// What `up` and `join` make of a fresh folder.
+fn fresh(ipfs: Option<&str>, swarm_key: Option<&str>) -> Outcome<FreshOptions> {
+    Ok(FreshOptions {
+        kubo: asks_for_kubo(ipfs)?.unwrap_or(false),
+        swarm_key: read_swarm_key(swarm_key)?,
+    })
 }
 
 fn init(face: Face, folder: &Folder, args: &args::Init, force: bool) -> Outcome {
@@ -103,15 +142,8 @@ fn init(face: Face, folder: &Folder, args: &args::Init, force: bool) -> Outcome 
             folder.service_json().display()
         ))));
     }
-    let embedded = match args.ipfs.as_deref() {
-        None => face == Face::Pinfold,
-        Some("embedded") => true,
-        Some("kubo") => false,
-        Some(other) => {
-            let error = format!("\"{other}\" is neither embedded nor kubo");
-            return Err(Failure::argument("choosing the IPFS node", error));
-        }
-    };
+    let kubo = asks_for_kubo(args.ipfs.as_deref())?;
+    let embedded = kubo.map_or(face == Face::Pinfold, |kubo| !kubo);
     let peers = addresses("--peers", args.peers.as_deref())?;
     // A running daemon keeps its folder.
     let _lock = if init::is_fresh(folder) { None } else { Some(folder.lock("init")?) };
@@ -133,6 +165,7 @@ fn init(face: Face, folder: &Folder, args: &args::Init, force: bool) -> Outcome 
         ports: if args.randomports { Ports::Random } else { Ports::Default },
         embedded,
         peername: None,
+        swarm_key: read_swarm_key(args.swarm_key.as_deref())?,
     };
     let report = init::init(folder, &options, &Env::process())?;
     let mut err = std::io::stderr();
@@ -141,6 +174,25 @@ fn init(face: Face, folder: &Folder, args: &args::Init, force: bool) -> Outcome 
     }
     for message in &report.messages {
         writeln!(err, "{message}")?;
+    }
+    Ok(())
+}
+
+fn swarm_key(folder: &Folder, args: &args::SwarmKey) -> Outcome {
+    let key = if args.show {
+        let (config, _) = Config::load(folder, &Env::process())?;
+        SwarmKey::of_node(&config, folder)?.ok_or_else(|| {
+            Error::not_found(
+                "this peer's IPFS node is in no private network: ipfs_connector.embedded.network is \"public\", or \
+                 there is no cluster.secret",
+            )
+        })?
+    } else {
+        SwarmKey::generate()?
+    };
+    match &args.file {
+        Some(file) => key.write_new(Path::new(file))?,
+        None => write!(std::io::stdout(), "{}", key.to_text())?,
     }
     Ok(())
 }
@@ -195,6 +247,36 @@ fn state_import(folder: &Folder, args: &args::StateImport, force: bool) -> Outco
         }
     };
     log::info!(target: "service", "state successfully imported: {count} pins");
+    Ok(())
+}
+
+fn state_upgrade(folder: &Folder, agreed: bool) -> Outcome {
+    let done = daemon::state_upgrade(folder, &mut |plan| {
+        let question = format!(
+            "The data of this peer ({} pins, {} members) will be brought from format {} to {}; the old data is kept in \
+             {}. Continue? [y/n]:",
+            plan.pins,
+            plan.members,
+            plan.from,
+            plan.to,
+            plan.backup.display()
+        );
+        Ok(agreed || yes(&question).map_err(|e| Error::io(format!("asking: {e:?}")))?)
+    })?;
+    let mut out = std::io::stdout();
+    match done {
+        Upgraded::NoData => writeln!(out, "nothing to upgrade: there is no data in this folder yet")?,
+        Upgraded::Current(format, None) => {
+            writeln!(out, "nothing to upgrade: the data has format {format}, the present one")?;
+        }
+        Upgraded::Current(format, Some(backup)) => writeln!(
+            out,
+            "finished an upgrade that had been cut off: the data has format {format}, the old data is kept in {}",
+            backup.display()
+        )?,
+        Upgraded::Declined => writeln!(out, "nothing was changed")?,
+        Upgraded::Done(plan) => writeln!(out, "{plan}")?,
+    }
     Ok(())
 }
 

@@ -29,10 +29,12 @@ pub mod text;
 pub mod wait;
 
 mod add;
+mod config;
 mod doctor;
 mod dot;
 mod get;
 mod local;
+mod moves;
 mod secrets;
 mod upload;
 

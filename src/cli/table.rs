@@ -63,14 +63,21 @@ pub enum Cmd {
     Invite,
     Doctor,
     HashPassword,
+    SwarmKey,
     StateExport,
     StateImport,
     StateCleanup,
+    ConfigUpgrade,
+    ConfigCheck,
+    ConfigKeys,
+    StateUpgrade,
     Version,
     PeerVersion,
     Id,
     PeersLs,
     PeersRm,
+    Drain,
+    Rebalance,
     Add,
     PinAdd,
     PinRm,
@@ -390,6 +397,15 @@ const FORCE: Flag = Flag::switch("force", &["f"], "do not ask");
 const INSECURE: Flag =
     Flag::switch("insecure-no-secret", &[], "run without a cluster secret although strangers can connect");
 
+const IPFS: Flag =
+    Flag::value("ipfs", &[], "NODE", "the IPFS node of this peer: embedded, or kubo on 127.0.0.1:5001");
+const SWARM_KEY: Flag = Flag::value(
+    "swarm-key",
+    &[],
+    "FILE",
+    "swarm.key of the embedded node's private network; without it the key is made from the cluster's secret",
+);
+
 const ADD: &[Flag] = &[
     Flag::switch("recursive", &["r"], "add folders with everything in them (pinfold: always)"),
     Flag::switch("quiet", &["q"], "print CIDs only"),
@@ -429,8 +445,8 @@ pub const COMMANDS: &[Command] = &[
         .flags(&[
             Flag::value("consensus", &[], "NAME", "the consensus section to write: raft or crdt").or("raft"),
             Flag::value("datastore", &[], "NAME", "accepted for ipfs-cluster's scripts; pinfold has one store").hidden(),
-            Flag::value("ipfs", &[], "NODE", "the IPFS node of this peer: embedded, or kubo on 127.0.0.1:5001")
-                .or("embedded; kubo for ipfs-cluster-service"),
+            IPFS.or("embedded; kubo for ipfs-cluster-service"),
+            SWARM_KEY,
             Flag::switch("custom-secret", &["s"], "ask for the cluster secret instead of making one"),
             Flag::value("peers", &[], "ADDRESSES", "full addresses (comma list) of the other peers"),
             Flag::switch("force", &["f"], "overwrite the configuration without asking"),
@@ -444,7 +460,7 @@ pub const COMMANDS: &[Command] = &[
             Flag::switch("stats", &[], "accepted for ipfs-cluster's scripts; there are no Prometheus metrics yet").hidden(),
             Flag::switch("tracing", &[], "accepted for ipfs-cluster's scripts").hidden(),
             Flag::switch("no-trust", &[], "accepted for ipfs-cluster's scripts").hidden(),
-            Flag::switch("upgrade", &["u"], "accepted for ipfs-cluster's scripts").hidden(),
+            Flag::switch("upgrade", &["u"], "bring older data to the present format first, as `state upgrade` does"),
             INSECURE,
         ]),
     command(Cmd::Up, "up", Faces::P, Side::Local, "Runs a peer; makes its configuration first where there is none")
@@ -453,6 +469,8 @@ pub const COMMANDS: &[Command] = &[
              taken, starts a cluster of one and says where everything is. Afterwards the same as `daemon`.",
         )
         .flags(&[
+            IPFS.or("embedded"),
+            SWARM_KEY,
             Flag::switch("leave", &["x"], "leave the cluster when stopping").hidden(),
             Flag::switch("stats", &[], "accepted for ipfs-cluster's scripts; there are no Prometheus metrics yet").hidden(),
             INSECURE,
@@ -461,6 +479,8 @@ pub const COMMANDS: &[Command] = &[
         .args("TOKEN", 1, 1)
         .details("The token comes from `pinfold invite` on any peer of the cluster; it carries secret and addresses.")
         .flags(&[
+            IPFS.or("embedded"),
+            SWARM_KEY,
             Flag::switch("leave", &["x"], "leave the cluster when stopping").hidden(),
             Flag::switch("stats", &[], "accepted for ipfs-cluster's scripts; there are no Prometheus metrics yet").hidden(),
         ]),
@@ -476,6 +496,18 @@ pub const COMMANDS: &[Command] = &[
             "Asks for the password, or reads one line of standard input. What is printed goes into service.json instead of \
              the password: {\"user\": \"$pbkdf2-sha256$...\"}.",
         ),
+    command(Cmd::SwarmKey, "swarm-key", Faces::P, Side::Local, "Makes the key of a private IPFS network")
+        .args("[FILE]", 0, 1)
+        .details(
+            "Writes a new key to FILE (which must not be there yet), or to standard output: the swarm.key of Kubo, and \
+             of the embedded node by ipfs_connector.embedded.swarm_key_file. Nodes with the same key talk to each other \
+             and to nobody else.",
+        )
+        .flags(&[Flag::switch(
+            "show",
+            &[],
+            "the key that this peer's embedded node uses, for a Kubo that should talk to it, instead of a new one",
+        )]),
     group("state", Faces::PS, Side::Local, "Manages the peer's persistent state (pinset); the daemon must be stopped", &[
         command(Cmd::StateExport, "export", Faces::PS, Side::Local, "Writes the pinset as JSON, one pin per line")
             .flags(&[Flag::value("file", &["f"], "FILE", "where to write; standard output without it")]),
@@ -490,6 +522,26 @@ pub const COMMANDS: &[Command] = &[
             ]),
         command(Cmd::StateCleanup, "cleanup", Faces::PS, Side::Local, "Moves the peer's state out of the way")
             .flags(&[FORCE]),
+        command(Cmd::StateUpgrade, "upgrade", Faces::PS, Side::Local, "Brings data of an older version to the present format")
+            .details(
+                "Works on a verified copy that takes the data's place in one step; the old data is kept beside it. Running \
+                 it again, also after a power cut, does no harm.",
+            )
+            .flags(&[FORCE, Flag::switch("yes", &["y"], "do not ask")]),
+    ]),
+    group("config", Faces::P, Side::Local, "Checks, explains and upgrades the configuration", &[
+        command(Cmd::ConfigUpgrade, "upgrade", Faces::P, Side::Local, "Writes today's service.json from one of any age")
+            .details(
+                "The new file means what the old one meant. The old one stays beside it as service.json.bak.N; an \
+                 identity that it carries goes to identity.json. The daemon must be stopped.",
+            )
+            .flags(&[Flag::switch("dry-run", &["n"], "say what would change, and change nothing")]),
+        command(Cmd::ConfigCheck, "check", Faces::P, Side::Local, "Reads the configuration and says what is wrong with it")
+            .details("Ends with 0 when a peer would start with it, whatever the warnings; with 2 and the mistake otherwise."),
+        command(Cmd::ConfigKeys, "keys", Faces::P, Side::Local, "Explains the keys of service.json and their variables")
+            .args("[PREFIX]", 0, 1)
+            .details("With PREFIX only the keys that begin with it, like consensus.raft.")
+            .flags(&[Flag::switch("markdown", &[], "as the page docs/configuration.md")]),
     ]),
     command(Cmd::Id, "id", Faces::PC, Side::Client, "Shows the contacted peer and its IPFS node"),
     group("peers", Faces::PC, Side::Client, "Lists and removes peers", &[
@@ -497,6 +549,20 @@ pub const COMMANDS: &[Command] = &[
         command(Cmd::PeersRm, "rm", Faces::PC, Side::Client, "Removes a peer from the cluster; its copies move to others")
             .args("<peer ID>", 0, 1),
     ]),
+    command(Cmd::Drain, "drain", Faces::P, Side::Client, "Moves all pins off a peer, which takes no new ones until --undo")
+        .args("<peer ID>", 1, 1)
+        .details(
+            "The peer keeps each copy until another peer has one. It stays drained across restarts. Interrupting this \
+             command does not stop the draining; --undo does. Pins that are on every peer stay.",
+        )
+        .flags(&[Flag::switch("undo", &[], "let the peer take pins again; it gets none back by itself")]),
+    command(Cmd::Rebalance, "rebalance", Faces::P, Side::Client, "Evens out the copies between the peers, for example after adding one")
+        .details(
+            "Moves as few copies as it takes to fill all peers in proportion to their capacity, with the copies of one \
+             pin in different groups (tags) where there are several. A copy is dropped only when the new one is \
+             complete. Interrupting the command stops it, with every pin keeping its copies; run it again to go on.",
+        )
+        .flags(&[Flag::switch("dry-run", &["n"], "only say what would move")]),
     command(Cmd::Add, "add", Faces::PC, Side::Client, "Adds files or folders, spreads them to the peers and pins them")
         .args("<path or URL> ...", 1, ANY)
         .flags(ADD),

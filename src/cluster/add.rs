@@ -217,6 +217,7 @@ impl Cluster {
         options: AddOptions,
         parts: BoxStream<'static, Result<AddPart>>,
     ) -> Result<BoxStream<'static, Result<AddedOutput>>> {
+        self.check_clock(options.pin.expire_at).await?;
         let (holders, allocations) = self.holders(&options)?;
         let spread = self.spread(&holders);
         let (lines, out) = async_channel::bounded(LINES_AHEAD);

@@ -31,6 +31,7 @@ impl Cluster {
     /// # Errors
     /// Bad options, not enough peers, a direct pin over a recursive one, no majority.
     pub async fn pin(&self, cid: Cid, options: PinOptions) -> Result<Pin> {
+        self.check_clock(options.expire_at).await?;
         let existing = self.find(&cid)?;
         let pin = match options.pin_update {
             Some(source) => self.updated(cid, source, &options).await?,
@@ -106,13 +107,15 @@ impl Cluster {
         allocator::allocate(&Request { min, max, current, preferred, candidates: &candidates })
     }
 
-    fn candidates(&self) -> Vec<Candidate> {
+    /// The members that may get a pin: alive, not drained, with every metric.
+    pub(super) fn candidates(&self) -> Vec<Candidate> {
         let readings = &self.inner.readings;
         let (monitor, now) = (readings.lock(), readings.now_ms());
         let names = &self.inner.settings.allocate_by;
         self.member_ids()
             .into_iter()
             .filter(|peer| monitor.reading(crate::monitor::PING, peer, now).is_some())
+            .filter(|peer| monitor.reading(crate::monitor::DRAINED, peer, now).is_none())
             .filter_map(|peer| {
                 let metrics = names
                     .iter()
@@ -162,7 +165,7 @@ impl Cluster {
     pub async fn unpin(&self, cid: Cid) -> Result<Pin> {
         match self.inner.consensus.propose(Command::Unpin(cid)).await? {
             Outcome::Pin(pin) => Ok(*pin),
-            Outcome::Done => Err(Error::internal("unpin was committed without telling the pin it removed")),
+            Outcome::Done | Outcome::Moved(_) => Err(Error::internal("unpin was committed without telling the pin it removed")),
         }
     }
 
@@ -198,14 +201,14 @@ impl Cluster {
         &self.inner.tracker
     }
 
-    /// Proposes the removal of pins that have expired. The leader's task: its clock decides when to propose, the
-    /// log decides what is removed.
+    /// Proposes the removal of pins that have expired. The leader's task: the members' clocks decide when to propose,
+    /// the log decides what is removed.
     pub(super) async fn expire(&self) -> Result<()> {
         let status = self.inner.consensus.status();
         if status.leader != Some(status.raft_id) {
             return Ok(());
         }
-        let now = Timestamp::now();
+        let now = self.time().await;
         let mut pins = self.allocations();
         while let Some(pin) = futures::StreamExt::next(&mut pins).await {
             let pin = pin?;

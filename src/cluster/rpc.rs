@@ -2,7 +2,7 @@
 //!
 //! Only [`JOIN`] is open to whoever got through the secret; everything else is for members.
 
-use super::Cluster;
+use super::{version, Cluster};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::ipfs::Block;
@@ -39,6 +39,8 @@ pub(super) const GC: &str = "cluster.gc";
 pub(super) const BLOCKS: &str = "cluster.blocks";
 /// Whom are you connected to.
 pub(super) const LINKS: &str = "cluster.links";
+/// What time is it: seconds since 1970.
+pub(super) const TIME: &str = "cluster.time";
 
 /// Rows in one frame of a status stream.
 pub(super) const ROWS_PER_FRAME: usize = 500;
@@ -110,7 +112,7 @@ pub(super) struct Links {
 struct Method<F>(Cluster, F);
 
 /// Every handler has this shape.
-type Serve = for<'a> fn(&'a Cluster, &'a mut Call) -> futures::future::BoxFuture<'a, Result<()>>;
+pub(super) type Serve = for<'a> fn(&'a Cluster, &'a mut Call) -> futures::future::BoxFuture<'a, Result<()>>;
 
 #[async_trait]
 impl Handler for Method<Serve> {
@@ -121,7 +123,7 @@ impl Handler for Method<Serve> {
 
 /// Registers all of them.
 pub(super) fn register(cluster: &Cluster) {
-    let methods: [(&'static str, Access, Serve); 10] = [
+    let methods: [(&'static str, Access, Serve); 11] = [
         (JOIN, Access::Open, |c, call| Box::pin(serve_join(c, call))),
         (ID, Access::Members, |c, call| Box::pin(serve_id(c, call))),
         (METRICS, Access::Members, |c, call| Box::pin(serve_metrics(c, call))),
@@ -132,10 +134,16 @@ pub(super) fn register(cluster: &Cluster) {
         (GC, Access::Members, |c, call| Box::pin(serve_gc(c, call))),
         (BLOCKS, Access::Members, |c, call| Box::pin(serve_blocks(c, call))),
         (LINKS, Access::Members, |c, call| Box::pin(serve_links(c, call))),
+        (TIME, Access::Members, |_, call| Box::pin(serve_time(call))),
     ];
     for (name, access, serve) in methods {
         cluster.inner.rpc.register(name, access, Arc::new(Method(cluster.clone(), serve)));
     }
+}
+
+/// Registers one more, for rooms that keep theirs beside what they do.
+pub(super) fn register_one(cluster: &Cluster, name: &'static str, access: Access, serve: Serve) {
+    cluster.inner.rpc.register(name, access, Arc::new(Method(cluster.clone(), serve)));
 }
 
 async fn serve_join(cluster: &Cluster, call: &mut Call) -> Result<()> {
@@ -148,8 +156,15 @@ async fn serve_join(cluster: &Cluster, call: &mut Call) -> Result<()> {
         end -= 1;
     }
     name.truncate(end);
-    let member =
-        Member { raft_id: request.raft_id, peer_id: call.peer(), name, addresses, role: Role::Learner };
+    let version = version::of_joiner(cluster, &call.peer(), &request.version)?;
+    let member = Member {
+        raft_id: request.raft_id,
+        peer_id: call.peer(),
+        name,
+        addresses,
+        role: Role::Learner,
+        version,
+    };
     if member.raft_id == 0 {
         return Err(Error::invalid("a joining peer must bring a Raft id other than 0"));
     }
@@ -331,4 +346,8 @@ async fn serve_blocks(cluster: &Cluster, call: &mut Call) -> Result<()> {
 async fn serve_links(cluster: &Cluster, call: &mut Call) -> Result<()> {
     let links = cluster.links().await;
     call.send(&links).await
+}
+
+async fn serve_time(call: &mut Call) -> Result<()> {
+    call.send(&Timestamp::now().secs).await
 }

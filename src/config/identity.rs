@@ -141,7 +141,7 @@ impl Identity {
         Ok(Stored { id: get("id")?, private_key: get("private_key")? })
     }
 
-    fn from_stored(source: &str, stored: &Stored) -> Result<Self> {
+    pub(super) fn from_stored(source: &str, stored: &Stored) -> Result<Self> {
         let doing = format!("the identity in {source}");
         let key = stored.private_key.trim();
         if key.len() > MAX_KEY_TEXT {

@@ -4,8 +4,8 @@
 //! line's question ([`would_overwrite`]). An identity that is there stays, whatever is asked.
 
 use super::{
-    ports, Config, CrdtSection, EmbeddedSection, Env, Folder, Identity, IpfsSection, PortChange, RaftSection,
-    Secret,
+    ports, write_private, Config, CrdtSection, EmbeddedSection, Env, Folder, Identity, IpfsSection, PortChange,
+    RaftSection, Secret, SwarmKey,
 };
 use crate::error::{Error, Result};
 use libp2p::multiaddr::Protocol;
@@ -64,7 +64,12 @@ pub struct InitOptions {
     pub embedded: bool,
     /// Name of the peer; the host's when `None`.
     pub peername: Option<String>,
+    /// Key of the embedded node's private network, instead of the one derived from the secret; kept in the folder.
+    pub swarm_key: Option<SwarmKey>,
 }
+
+/// Where [`InitOptions::swarm_key`] is kept in the folder.
+const SWARM_KEY: &str = "swarm.key";
 
 /// What was made.
 #[derive(Clone, Debug)]
@@ -115,7 +120,8 @@ pub fn new_config(options: &InitOptions) -> Result<Config> {
         config.cluster.peername.clone_from(name);
     }
     if options.embedded {
-        config.ipfs = IpfsSection::Embedded(EmbeddedSection::default());
+        let swarm_key_file = options.swarm_key.as_ref().map_or("", |_| SWARM_KEY).to_owned();
+        config.ipfs = IpfsSection::Embedded(EmbeddedSection { swarm_key_file, ..EmbeddedSection::default() });
         config.cluster.listen_multiaddress.truncate(1);
         let (heartbeat, election) = (Duration::from_millis(100), Duration::from_millis(400));
         config.consensus = RaftSection {
@@ -165,6 +171,12 @@ pub fn init(folder: &Folder, options: &InitOptions, env: &Env) -> Result<InitRep
             "the peer address {bad} does not end in /p2p/<peer id>; write it like /ip4/192.168.1.2/tcp/9096/p2p/<peer id>"
         )));
     }
+    if options.swarm_key.is_some() && !options.embedded {
+        return Err(Error::invalid(
+            "a swarm key was given for a peer that works with Kubo: put it into Kubo's own repository, as \
+             $IPFS_PATH/swarm.key",
+        ));
+    }
     let mut config = new_config(options)?;
     let changed = match options.ports {
         Ports::Default => Vec::new(),
@@ -187,6 +199,9 @@ pub fn init(folder: &Folder, options: &InitOptions, env: &Env) -> Result<InitRep
     // The configuration last: where there is one, the rest is there too, whenever the power goes.
     if !had_identity {
         identity.save_new(folder)?;
+    }
+    if let Some(key) = &options.swarm_key {
+        write_private(&folder.path().join(SWARM_KEY), key.to_text().as_bytes())?;
     }
     folder.write_peerstore(&options.peers)?;
     config.save(folder)?;

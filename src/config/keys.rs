@@ -55,7 +55,7 @@ section! {
         /// Addresses never to tell others.
         no_announce_multiaddress: Vec<Multiaddr> = Vec::new(), List;
         /// Help others through firewalls.
-        enable_relay_hop: bool = true, NoEffect("peers connect directly, without relays");
+        enable_relay_hop: bool = true, Silent, NoEffect("peers connect directly, without relays");
         /// How many connections to keep.
         connection_manager: ConnectionManager = ConnectionManager::default();
         /// Limits on libp2p's use of resources.
@@ -147,8 +147,8 @@ section! {
 section! {
     /// Section `consensus.raft`. See [`RaftSection::timing`] for the two ways to write the times.
     RaftSection {
-        /// Peers that found the cluster together, by peer id.
-        init_peerset: Vec<String> = Vec::new(), List, NoEffect("one peer founds the cluster (up) and the others join it (join TOKEN)");
+        /// The founding set by peer id, beside cluster.peers; addresses come from the peerstore or from mDNS.
+        init_peerset: Vec<String> = Vec::new(), List;
         /// Longest wait for a leader, at start and for each write.
         wait_for_leader_timeout: Duration = secs(15);
         /// Longest time for one call to another peer.
@@ -176,7 +176,7 @@ section! {
         snapshot_threshold: u64 = 8192, Unit("entries");
         /// How long a leader stays one without hearing from a majority.
         leader_lease_timeout: Duration = Duration::from_millis(500), Silent, NoEffect("a leader without a majority steps down after election_timeout");
-        /// Folder of the data, relative to the configuration's.
+        /// Folder of the data, relative to the configuration's, or a whole path.
         data_folder: String = "raft".into(), Optional;
         /// Prefix of keys in ipfs-cluster's store.
         datastore_namespace: String = "/r".into(), Optional, NoEffect("the state has a store of its own");

@@ -22,15 +22,19 @@ mod folder;
 mod identity;
 pub mod init;
 mod keys;
+pub mod manual;
 mod old;
 mod ports;
 mod schema;
 mod setting;
+mod swarm_key;
 mod token;
+mod unknown;
+mod upgrade;
 mod validate;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use address::{host_port, socket_addresses, HostPort};
 pub use env::Env;
@@ -43,9 +47,12 @@ pub use keys::{
     MonitorSection, NumPinInformer, Observations, PinQueueInformer, PinTrackerSection, PubSub, RaftSection,
     ResourceManager, RestApiConfig, TagsInformer, TracingSection, MIN_HEARTBEAT,
 };
+pub use old::Change;
 pub use ports::{random_ports, settle_ports, PortChange};
 pub use setting::{ByteSize, Credentials, DiskMetric, Hidden, Network, Secret, MAX_ELEMENTS, SECRET_BYTES};
+pub use swarm_key::SwarmKey;
 pub use token::{Invite, MAX_PEERS as MAX_INVITE_PEERS};
+pub use upgrade::{Upgrade, Upgraded};
 
 use crate::error::{Context, Error, Result};
 use file::{Lister, Reader, Writer};
@@ -95,6 +102,15 @@ impl std::fmt::Debug for Raw {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Raw")
     }
+}
+
+/// What reading a file gave.
+struct Reading {
+    config: Config,
+    warnings: Vec<String>,
+    changes: Vec<Change>,
+    /// The file's tree with every key under its present name.
+    modern: Value,
 }
 
 /// One line of the table of keys.
@@ -191,6 +207,24 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn parse(name: &str, text: &str, env: &Env) -> Result<(Config, Vec<String>)> {
+        let Reading { config, mut warnings, changes, .. } = Self::read(name, text, env)?;
+        old::warn(&changes, &mut warnings);
+        Ok((config, warnings))
+    }
+
+    /// Like [`Config::load`], with what was done with each key of an older version instead of a word about all.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn inspect(folder: &Folder, env: &Env) -> Result<(Config, Vec<String>, Vec<Change>)> {
+        let path = folder.service_json();
+        let read = Self::read(&path.display().to_string(), &file::read_text(&path)?, env)?;
+        let mut warnings = read.warnings;
+        warnings.extend(folder.readable_by_others());
+        Ok((read.config, warnings, read.changes))
+    }
+
+    fn read(name: &str, text: &str, env: &Env) -> Result<Reading> {
         let raw = file::parse_json(name, text)?;
         if lookup(&raw, "source").is_some() {
             return Err(Error::invalid(format!(
@@ -199,16 +233,27 @@ impl Config {
             )));
         }
         let mut warnings = Vec::new();
-        let mut tree = raw.clone();
-        let old_identity = old::modernise(&mut tree, &mut warnings).context(name)?;
-        validate::shape(&tree).context(name)?;
-        old::warn_unknown(&tree, env, keys(), &mut warnings);
+        let mut modern = raw.clone();
+        let old::Old { changes, identity } = old::modernise(&mut modern, &mut warnings);
+        let mut config = Config { old_identity: identity, raw: Raw(raw), ..Config::default() };
+        let filled = config.fill(&modern, env, &mut warnings);
+        filled.map_err(|error| old::explain(error, &changes)).context(name)?;
+        Ok(Reading { config, warnings, changes, modern })
+    }
 
-        let mut config = Config { old_identity, raw: Raw(raw), ..Config::default() };
-        config.visit(&mut Reader { tree: &tree, env, warnings: &mut warnings }).context(name)?;
-        validate::fill_gaps(&mut config, &tree, &mut warnings);
-        validate::check(&config, &mut warnings).context(name)?;
-        Ok((config, warnings))
+    /// Takes over a tree of present keys and the variables, and checks the whole.
+    fn fill(&mut self, tree: &Value, env: &Env, warnings: &mut Vec<String>) -> Result<()> {
+        validate::shape(tree)?;
+        unknown::warn(tree, env, keys(), warnings);
+        self.visit(&mut Reader { tree, env, warnings })?;
+        validate::fill_gaps(self, tree, warnings);
+        validate::check(self, warnings)
+    }
+
+    /// Whether both say the same, whatever their files look like.
+    fn means(&self, other: &Config) -> bool {
+        let bare = |config: &Config| Config { old_identity: None, raw: Raw(Value::Null), ..config.clone() };
+        bare(self) == bare(other)
     }
 
     /// Applies the variables to a configuration that was made here, as at `init`, and checks it.

@@ -24,7 +24,7 @@ pub(super) enum Flag {
     List,
     /// Accepted and kept, but this version does nothing with it; the text says why.
     NoEffect(&'static str),
-    /// Without effect and without a warning: its value only has to fit that of other keys.
+    /// Without effect and without a warning: whatever it says, nobody misses anything.
     Silent,
     /// The unit of a plain number.
     Unit(&'static str),

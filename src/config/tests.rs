@@ -12,22 +12,22 @@ const GOLDEN: &str = include_str!("../../tests/golden/service.json");
 const IDENTITIES: &str = include_str!("../../tests/golden/identities.json");
 
 /// The service.json that the real `init --consensus raft` wrote.
-fn golden() -> String {
+pub(super) fn golden() -> String {
     let cases: Value = serde_json::from_str(GOLDEN).expect("golden");
     let case = cases.as_array().expect("cases").iter().find(|c| c["name"] == "the service.json of init");
     case.expect("case")["response"]["stdout"].as_str().expect("text").to_owned()
 }
 
-fn parse(value: &Value) -> Result<(Config, Vec<String>)> {
+pub(super) fn parse(value: &Value) -> Result<(Config, Vec<String>)> {
     Config::parse("service.json", &value.to_string(), &Env::empty())
 }
 
-fn with_env(value: &Value, pairs: &[(&str, &str)]) -> Result<(Config, Vec<String>)> {
+pub(super) fn with_env(value: &Value, pairs: &[(&str, &str)]) -> Result<(Config, Vec<String>)> {
     Config::parse("service.json", &value.to_string(), &Env::from_pairs(pairs.iter().copied()))
 }
 
 /// The golden file with one key changed (`null` removes it).
-fn golden_with(path: &str, value: Value) -> Value {
+pub(super) fn golden_with(path: &str, value: Value) -> Value {
     let mut tree: Value = serde_json::from_str(&golden()).expect("golden");
     match value {
         Value::Null => drop(schema::remove(&mut tree, path)),
@@ -36,11 +36,11 @@ fn golden_with(path: &str, value: Value) -> Value {
     tree
 }
 
-fn error_of(value: &Value) -> String {
+pub(super) fn error_of(value: &Value) -> String {
     parse(value).expect_err("must be refused").message().to_owned()
 }
 
-fn temp() -> (tempfile::TempDir, Folder) {
+pub(super) fn temp() -> (tempfile::TempDir, Folder) {
     let dir = tempfile::tempdir().expect("temp dir");
     let folder = Folder::new(dir.path().join("peer"));
     (dir, folder)
@@ -409,129 +409,6 @@ fn metrics_to_allocate_by_that_nobody_tells_are_named() {
     assert!(warnings[0].contains("set informer.disk.metric_type to \"freespace\""), "{warnings:?}");
 }
 
-/// A file of 0.3.5, with what the years added to the ones in use.
-fn old_file() -> Value {
-    let identities: Value = serde_json::from_str(IDENTITIES).expect("golden");
-    json!({
-        "cluster": {
-            "id": identities[0]["id"], "peername": "attic", "private_key": identities[0]["private_key"],
-            "secret": "ab".repeat(32),
-            "peers": [], "bootstrap": ["/ip4/192.168.1.2/tcp/9096/ipfs/QmVhpRX8en8cZyb9GSxFFAtgPB1d7t1aKWW6iBf8nsuP4p"],
-            "leave_on_shutdown": false, "listen_multiaddress": "/ip4/0.0.0.0/tcp/9096",
-            "state_sync_interval": "1m0s", "ipfs_sync_interval": "2m10s",
-            "replication_factor": 2, "monitor_ping_interval": "15s"
-        },
-        "consensus": {"raft": {
-            "data_folder": "ipfs-cluster-data", "wait_for_leader_timeout": "15s", "network_timeout": "10s",
-            "commit_retries": 1, "commit_retry_delay": "200ms", "heartbeat_timeout": "1s", "election_timeout": "1s",
-            "commit_timeout": "50ms", "max_append_entries": 64, "trailing_logs": 10240, "snapshot_interval": "2m0s",
-            "snapshot_threshold": 8192, "leader_lease_timeout": "500ms", "start_as_leader": true
-        }},
-        "api": {"restapi": {
-            "listen_multiaddress": "/ip4/127.0.0.1/tcp/9194", "read_timeout": "30s", "read_header_timeout": "5s",
-            "write_timeout": "1m0s", "idle_timeout": "2m0s", "basic_auth_credentials": {"admin": ""},
-            "ssl_cert_file": "certs/a.pem", "ssl_key_file": "certs/a.key"
-        }},
-        "ipfs_connector": {"ipfshttp": {
-            "proxy_listen_multiaddress": "/ip4/127.0.0.1/tcp/9195", "node_multiaddress": "/ip4/127.0.0.1/tcp/5101",
-            "connect_swarms_delay": "30s", "proxy_read_timeout": "10m0s", "proxy_read_header_timeout": "5s",
-            "proxy_write_timeout": "10m0s", "proxy_idle_timeout": "1m0s", "pin_method": "refs"
-        }},
-        "pin_tracker": {"maptracker": {
-            "pinning_timeout": "1h0m0s", "unpinning_timeout": "5m0s", "max_pin_queue_size": 4096, "concurrent_pins": 1
-        }},
-        "monitor": {"monbasic": {"check_interval": "20s"}},
-        "informer": {"disk": {"metric_ttl": "30s", "metric_type": "reposize"}, "numpin": {"metric_ttl": "10s"}}
-    })
-}
-
-#[test]
-fn a_file_of_0_3_means_what_it_meant() {
-    let (config, warnings) = parse(&old_file()).expect("load");
-    assert_eq!((config.cluster.replication_factor_min, config.cluster.replication_factor_max), (2, 2));
-    assert_eq!(config.cluster.peer_addresses.len(), 1);
-    assert_eq!(config.consensus.data_folder, "ipfs-cluster-data");
-    let api = config.restapi.as_ref().expect("on");
-    assert_eq!(api.http_listen_multiaddress[0].to_string(), "/ip4/127.0.0.1/tcp/9194");
-    assert!(api.tls() && api.basic_auth_credentials.is_set());
-    let proxy = config.ipfsproxy.as_ref().expect("the old proxy was always on");
-    assert_eq!(proxy.listen_multiaddress[0].to_string(), "/ip4/127.0.0.1/tcp/9195");
-    assert_eq!(proxy.node_multiaddress[0].to_string(), "/ip4/127.0.0.1/tcp/5101");
-    assert_eq!(proxy.write_timeout, Duration::from_secs(600));
-    assert_eq!(config.monitor.check_interval, Duration::from_secs(20));
-    assert_eq!(config.pin_tracker.concurrent_pins, 1);
-    assert_eq!(config.pin_tracker.max_pin_queue_size, 4096);
-    assert_eq!(config.allocator.allocate_by, ["reposize"], "what informer.disk tells");
-    // Every key that moved or went is named, once.
-    for key in [
-        "cluster.replication_factor ",
-        "cluster.bootstrap ",
-        "cluster.ipfs_sync_interval ",
-        "consensus.raft.start_as_leader ",
-        "api.restapi.listen_multiaddress ",
-        "ipfs_connector.ipfshttp.proxy_* ",
-        "ipfs_connector.ipfshttp.pin_method ",
-        "pin_tracker.maptracker.pinning_timeout ",
-        "pin_tracker.maptracker.unpinning_timeout ",
-        "pin_tracker.maptracker.concurrent_pins ",
-        "pin_tracker.maptracker.max_pin_queue_size ",
-        "monitor.monbasic.check_interval ",
-    ] {
-        assert_eq!(warnings.iter().filter(|w| w.starts_with(key)).count(), 1, "{key}: {warnings:#?}");
-    }
-    assert_eq!(warnings.len(), 12, "{warnings:#?}");
-    // Nothing of the old file is lost when it is written.
-    let saved: Value = serde_json::from_str(&config.to_text().expect("text")).expect("json");
-    assert_eq!(lookup(&saved, "monitor.monbasic.check_interval"), Some(&json!("20s")));
-    assert_eq!(lookup(&saved, "monitor.pubsubmon.check_interval"), Some(&json!("20s")));
-    let (again, _) = parse(&saved).expect("load again");
-    assert_eq!(again.cluster, config.cluster);
-    assert_eq!(again.ipfsproxy, config.ipfsproxy);
-}
-
-#[test]
-fn files_of_mixed_age_run_as_they_are() {
-    let tree = json!({
-        "cluster": {
-            "secret": "cd".repeat(32), "replication_factor": -1,
-            "listen_multiaddress": ["/ip4/0.0.0.0/tcp/9096", "/ip6/::/tcp/9096"]
-        },
-        "consensus": {"raft": {"heartbeat_timeout": "1s"}},
-        "api": {"restapi": {
-            "ssl_cert_file": "c.pem", "ssl_key_file": "k.pem", "http_listen_multiaddress": "/ip4/0.0.0.0/tcp/9094",
-            "basic_auth_credentials": {"user": ""}
-        }},
-        "ipfs_connector": {"ipfshttp": {"node_multiaddress": "/ip4/127.0.0.1/tcp/5001", "pin_timeout": "0h2m0s"}},
-        "monitor": {"monbasic": {"check_interval": "15s"}},
-        "informer": {"disk": {"metric_ttl": "30s", "metric_type": "freespace"}}
-    });
-    let (config, warnings) = parse(&tree).expect("load");
-    assert_eq!(warnings.len(), 2, "{warnings:?}");
-    assert_eq!(config.cluster.replication_factor_min, -1);
-    assert_eq!(config.cluster.listen_tcp().len(), 2);
-    assert_eq!(config.allocator.allocate_by, ["freespace"]);
-    let IpfsSection::Http(http) = &config.ipfs else { panic!("ipfshttp expected") };
-    assert_eq!(http.pin_timeout, Duration::from_secs(120));
-    config.check_exposure(false).expect("there is a password, if an empty one");
-    let (_dir, folder) = temp();
-    assert_eq!(config.resolve(&folder, "c.pem"), folder.path().join("c.pem"));
-    assert_eq!(config.resolve(&folder, "/etc/c.pem"), Path::new("/etc/c.pem"));
-}
-
-#[test]
-fn new_keys_win_over_old_ones() {
-    let mut tree = old_file();
-    schema::insert(&mut tree, "cluster.replication_factor_min", json!(1));
-    schema::insert(&mut tree, "cluster.replication_factor_max", json!(3));
-    schema::insert(&mut tree, "api.restapi.http_listen_multiaddress", json!("/ip4/127.0.0.1/tcp/1"));
-    schema::insert(&mut tree, "api.ipfsproxy", json!({"listen_multiaddress": "/ip4/127.0.0.1/tcp/2"}));
-    let (config, warnings) = parse(&tree).expect("load");
-    assert_eq!((config.cluster.replication_factor_min, config.cluster.replication_factor_max), (1, 3));
-    assert_eq!(config.restapi.expect("on").http_listen_multiaddress[0].to_string(), "/ip4/127.0.0.1/tcp/1");
-    assert_eq!(config.ipfsproxy.expect("on").listen_multiaddress[0].to_string(), "/ip4/127.0.0.1/tcp/2");
-    assert_eq!(warnings.iter().filter(|w| w.contains("has no effect")).count(), 7, "{warnings:#?}");
-}
-
 #[test]
 fn a_crdt_file_runs_raft_and_stays_one() {
     let mut tree = golden_with(
@@ -655,7 +532,7 @@ fn the_table_names_each_key_and_variable_once_and_explains_it() {
     // Every key of the real file is in the table.
     let tree: Value = serde_json::from_str(&golden()).expect("golden");
     let mut unknown = Vec::new();
-    old::warn_unknown(&tree, &Env::empty(), keys, &mut unknown);
+    unknown::warn(&tree, &Env::empty(), keys, &mut unknown);
     assert_eq!(unknown, Vec::<String>::new());
     let find = |path: &str| keys.iter().find(|k| k.path == path).expect("key");
     assert_eq!(find("cluster.peername").default, "the host name");
@@ -737,18 +614,6 @@ fn variables_win_over_the_identity_file() {
     assert_eq!(identity.peer_id().to_string(), text("id"));
     let env = Env::from_pairs([("CLUSTER_ID", text("id"))]);
     assert!(Identity::load(&folder, None, &env).expect_err("half").message().contains("belong together"));
-}
-
-#[test]
-fn the_identity_in_an_old_service_json_moves_out_with_a_notice() {
-    let (_dir, folder) = temp();
-    folder.create().expect("create");
-    let (config, _) = parse(&old_file()).expect("load");
-    let (identity, notice) = Identity::load(&folder, Some(&config), &Env::empty()).expect("load");
-    assert_eq!(identity.peer_id().to_string(), "QmVhpRX8en8cZyb9GSxFFAtgPB1d7t1aKWW6iBf8nsuP4p");
-    assert!(notice.expect("notice").starts_with("NOTICE: cluster.id and cluster.private_key"));
-    let (again, notice) = Identity::load(&folder, None, &Env::empty()).expect("from its own file now");
-    assert_eq!((again.peer_id(), notice), (identity.peer_id(), None));
 }
 
 #[test]

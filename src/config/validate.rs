@@ -12,7 +12,7 @@ use crate::clock::format_duration;
 use crate::error::{Context, Error, Result};
 use crate::password::Password;
 use libp2p::multiaddr::Protocol;
-use libp2p::Multiaddr;
+use libp2p::{Multiaddr, PeerId};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -26,6 +26,10 @@ const MAX_NAME: usize = 255;
 const MAX_COPIES: i32 = 10_000;
 /// Longest election timeout that makes sense.
 const MAX_ELECTION: Duration = Duration::from_secs(600);
+/// The most old data folders that are kept: each is a whole state.
+const MAX_BACKUPS: u32 = 1000;
+/// Fewest names in the whole path of a data folder: `/srv` or `/home` is nobody's own.
+const MIN_DEPTH: usize = 2;
 /// Smallest storage limit with which an embedded node can work.
 const MIN_STORAGE: u64 = 10_000_000;
 
@@ -84,7 +88,7 @@ pub(super) fn fill_gaps(config: &mut Config, tree: &Value, warnings: &mut Vec<St
 
 /// The whole configuration.
 pub(super) fn check(config: &Config, warnings: &mut Vec<String>) -> Result<()> {
-    cluster(config)?;
+    cluster(config, warnings)?;
     raft(config, warnings)?;
     apis(config)?;
     unencrypted(config, warnings);
@@ -98,7 +102,7 @@ pub(super) fn check(config: &Config, warnings: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-fn cluster(config: &Config) -> Result<()> {
+fn cluster(config: &Config, warnings: &mut Vec<String>) -> Result<()> {
     let c = &config.cluster;
     if c.peername.chars().count() > MAX_NAME || c.peername.chars().any(char::is_control) {
         return fail(format!(
@@ -148,12 +152,12 @@ fn cluster(config: &Config) -> Result<()> {
             ),
         });
     }
-    for address in &c.peer_addresses {
-        if !address.iter().any(|part| matches!(part, Protocol::P2p(_))) {
-            return fail(format!(
-                "cluster.peer_addresses has \"{address}\", which does not say who is there; add /p2p/<peer id> at its end"
-            ));
-        }
+    for (key, list) in [
+        ("cluster.peer_addresses", &c.peer_addresses),
+        ("cluster.peers", &c.peers),
+        ("cluster.bootstrap", &c.bootstrap),
+    ] {
+        peers(key, list, warnings)?;
     }
     if c.connection_manager.high_water < c.connection_manager.low_water {
         return fail(format!(
@@ -164,10 +168,48 @@ fn cluster(config: &Config) -> Result<()> {
     Ok(())
 }
 
+/// A list of other peers: who is there must be said. Our own address may be among them.
+fn peers(key: &str, list: &[Multiaddr], warnings: &mut Vec<String>) -> Result<()> {
+    for (n, address) in list.iter().enumerate() {
+        if !matches!(address.iter().last(), Some(Protocol::P2p(_))) {
+            return fail(format!(
+                "{key} has \"{address}\", which does not say who is there; add /p2p/<peer id> at its end"
+            ));
+        }
+        // Files of ipfs-cluster list its QUIC addresses beside the others.
+        if !is_tcp(address) {
+            warnings.push(format!(
+                "{key} has \"{address}\", which is not used, as peers are reached over TCP; write it like \
+                 \"/ip4/192.168.1.2/tcp/9096/p2p/<peer id>\""
+            ));
+        }
+        if list.iter().take(n).any(|earlier| earlier == address) {
+            warnings.push(format!("{key} has \"{address}\" twice; one of them can go"));
+        }
+    }
+    Ok(())
+}
+
 fn raft(config: &Config, warnings: &mut Vec<String>) -> Result<()> {
     let r = &config.consensus;
     if r.backups_rotate == 0 {
         return fail("consensus.raft.backups_rotate is 0; it must be 1 or more, 6 is usual".into());
+    }
+    if r.backups_rotate > MAX_BACKUPS {
+        return fail(format!(
+            "consensus.raft.backups_rotate is {}; it must be {MAX_BACKUPS} or less, 6 is usual",
+            r.backups_rotate
+        ));
+    }
+    for (n, id) in r.init_peerset.iter().enumerate() {
+        if id.parse::<PeerId>().is_err() {
+            return fail(format!(
+                "consensus.raft.init_peerset has {id:?}, which is not a peer id; write ids as `pinfold id` shows them"
+            ));
+        }
+        if r.init_peerset.iter().take(n).any(|earlier| earlier == id) {
+            warnings.push(format!("consensus.raft.init_peerset has {id} twice; one of them can go"));
+        }
     }
     if r.election_timeout > MAX_ELECTION || r.heartbeat_timeout > MAX_ELECTION {
         return fail(format!(
@@ -178,13 +220,36 @@ fn raft(config: &Config, warnings: &mut Vec<String>) -> Result<()> {
             format_duration(MAX_ELECTION)
         ));
     }
+    if let Some(id) = r.init_peerset.iter().find(|id| id.parse::<libp2p::PeerId>().is_err()) {
+        return fail(format!(
+            "consensus.raft.init_peerset has \"{id}\", which is no peer id; write what `pinfold id` shows on that peer"
+        ));
+    }
     if r.max_voters.is_multiple_of(2) {
         warnings.push(format!(
             "consensus.raft.max_voters is {}: an even number of voters survives no more failures than one fewer",
             r.max_voters
         ));
     }
-    relative(&r.data_folder, "consensus.raft.data_folder", "raft")
+    data_folder(&r.data_folder)
+}
+
+/// The folder of the data: inside the peer's own, or anywhere by its whole path, as on a better disk. It is
+/// moved aside and replaced as a whole at times, so that it must be a folder of its own.
+fn data_folder(folder: &str) -> Result<()> {
+    use std::path::{Component, Path};
+    let path = Path::new(folder);
+    if !path.is_absolute() {
+        return relative(folder, "consensus.raft.data_folder", "raft");
+    }
+    let names = path.components().filter(|c| matches!(c, Component::Normal(_))).count();
+    if names < MIN_DEPTH || path.components().any(|c| c == Component::ParentDir) {
+        return fail(format!(
+            "consensus.raft.data_folder is \"{folder}\"; it must be the name of a folder inside the configuration's, \
+             like \"raft\", or the whole path of a folder for this alone, like \"/srv/pinfold/raft\""
+        ));
+    }
+    Ok(())
 }
 
 /// A folder of data must stay inside the peer's own.

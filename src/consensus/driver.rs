@@ -300,6 +300,7 @@ impl Driver {
             leader: (leader != raft::INVALID_ID).then_some(leader),
             committed: self.node.raft.raft_log.committed,
             applied: self.applied.index,
+            cluster_version: self.machine.cluster_version(),
             removed: self.is_removed(),
             failed: None,
         }
@@ -443,7 +444,7 @@ impl Driver {
 
 /// The record of a peer of which only its ids are known.
 fn stranger(raft_id: RaftId, peer_id: PeerId) -> Member {
-    Member { raft_id, peer_id, name: String::new(), addresses: Vec::new(), role: Role::Learner }
+    Member { raft_id, peer_id, name: String::new(), addresses: Vec::new(), role: Role::Learner, version: String::new() }
 }
 
 /// The configuration with its lists in order: raft-rs gives them in the order of a hash table, and equal

@@ -14,7 +14,7 @@ use super::wire::{MemberRequest, MemberRequestKind, ProposeAnswer, ProposeReques
 use super::{bootstrap, message, ConsensusConfig, Start, Status};
 use crate::error::{Error, Kind, Result};
 use crate::runtime;
-use crate::state::{Command, Event, Member, Outcome, RaftId, Role};
+use crate::state::{version, Command, Event, Member, Outcome, RaftId, Role};
 use crate::store::{LogStore, StateStore};
 use libp2p::{Multiaddr, PeerId};
 use std::future::Future;
@@ -123,6 +123,7 @@ impl Consensus {
             return Err(Error::full(why));
         }
         command.check()?;
+        self.check_spoken(&command)?;
         let data = command.encode();
         drop(command);
         if data.len() > Command::MAX_BYTES {
@@ -176,6 +177,24 @@ impl Consensus {
     /// What Raft thinks now.
     pub fn status(&self) -> Status {
         self.inner.shared.status()
+    }
+
+    /// What the log may say, as of what is applied here (see [`version`]).
+    pub fn cluster_version(&self) -> u16 {
+        self.inner.shared.status().cluster_version
+    }
+
+    /// Refuses what not every member of this cluster would understand.
+    fn check_spoken(&self, command: &Command) -> Result<()> {
+        let (needed, spoken) = (command.needs(), self.cluster_version());
+        if needed <= spoken {
+            return Ok(());
+        }
+        Err(Error::unavailable(format!(
+            "the cluster still speaks version {spoken} and this change needs version {needed}: it becomes possible \
+             by itself once every peer runs pinfold {} and is up",
+            version::first_release(needed)
+        )))
     }
 
     /// Members as replicated, sorted by peer id.
@@ -307,7 +326,7 @@ impl Consensus {
         }
     }
 
-    /// Keeps our replicated name and addresses fresh (proposes only on change).
+    /// Keeps our replicated name, addresses and version fresh (proposes only on change).
     ///
     /// # Errors
     /// As [`Consensus::propose`]; [`Kind::Unavailable`] while we are no member.
@@ -319,6 +338,9 @@ impl Consensus {
         let mut new = known.clone();
         new.name.clone_from(&self.inner.config.name);
         new.addresses = addresses;
+        if self.cluster_version() >= version::MEMBER_VERSIONS {
+            new.version = crate::VERSION.to_owned();
+        }
         // As it would be stored: cut to the limits.
         let new = Member::decode(&new.encode())?;
         if new == *known {
@@ -394,6 +416,7 @@ impl Consensus {
             Error::new(if e.kind() == Kind::Version { Kind::Version } else { Kind::Invalid }, e.message())
         })?;
         command.check()?;
+        self.check_spoken(&command)?;
         if let (Command::Pin(_) | Command::PinMany(_), Some(why)) = (&command, self.inner.state.full()) {
             return Err(Error::full(why).context("the leader"));
         }

@@ -117,7 +117,7 @@ impl Peer {
 
     fn member(&self) -> Member {
         let (raft_id, peer_id) = (self.raft_id, self.id);
-        Member { raft_id, peer_id, name: "m".to_owned(), addresses: Vec::new(), role: Role::Learner }
+        Member { raft_id, peer_id, name: "m".to_owned(), addresses: Vec::new(), role: Role::Learner, version: String::new() }
     }
 }
 

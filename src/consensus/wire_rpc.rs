@@ -362,6 +362,7 @@ mod tests {
             name: format!("m{raft_id}"),
             addresses: host.addresses(),
             role: Role::Learner,
+            version: String::new(),
         };
         Peer { host, consensus, state, member }
     }

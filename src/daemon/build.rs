@@ -1,23 +1,17 @@
 //! From the typed configuration to the settings of each room.
 
 use crate::api::RestConfig;
-use crate::cluster::{DiskMetric, Settings};
-use crate::config::{self, Config, Folder, Identity, IpfsSection, RestApiConfig};
+use crate::cluster::{DiskMetric, Informer, Measure, Settings};
+use crate::config::{self, Config, Folder, Identity, IpfsSection, RestApiConfig, SwarmKey};
 use crate::consensus::ConsensusConfig;
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::ipfs::embedded::{Embedded, EmbeddedConfig};
 use crate::ipfs::kubo::{Kubo, KuboConfig};
 use crate::ipfs::Ipfs;
 use crate::net::HostConfig;
 use crate::tracker::TrackerConfig;
-use data_encoding::HEXLOWER_PERMISSIVE;
-use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// Longest swarm.key that is read, bytes.
-const MAX_SWARM_KEY: u64 = 4 << 10;
 
 /// The cluster's own host.
 pub(super) fn host(config: &Config, identity: &Identity) -> HostConfig {
@@ -69,13 +63,7 @@ pub(super) fn tracker(config: &Config) -> TrackerConfig {
 }
 
 /// The cluster room.
-pub(super) fn settings(config: &Config) -> Settings {
-    let informer = &config.informer;
-    let ttls = [
-        informer.disk.as_ref().map(|d| d.metric_ttl),
-        informer.tags.as_ref().map(|t| t.metric_ttl),
-        informer.pinqueue.as_ref().map(|p| p.metric_ttl),
-    ];
+pub(super) fn settings(config: &Config, folder: &Folder) -> Settings {
     let connect = match &config.ipfs {
         IpfsSection::Http(http) => http.connect_swarms_delay,
         IpfsSection::Embedded(embedded) => embedded.connect_swarms_delay,
@@ -86,15 +74,36 @@ pub(super) fn settings(config: &Config) -> Settings {
         ping_interval: config.cluster.monitor_ping_interval,
         check_interval: config.monitor.check_interval,
         allocate_by: config.allocator.allocate_by.clone(),
-        disk_metric: match informer.disk.as_ref().map(|d| d.metric_type) {
-            Some(config::DiskMetric::RepoSize) => DiskMetric::RepoSize,
-            _ => DiskMetric::FreeSpace,
+        informers: informers(config),
+        informer_trigger: match &config.ipfs {
+            IpfsSection::Http(http) => http.informer_trigger_interval,
+            IpfsSection::Embedded(_) => 0,
         },
-        metric_ttl: ttls.into_iter().flatten().min().unwrap_or(Duration::from_secs(30)),
-        tags: informer.tags.as_ref().map(|t| t.tags.clone()).unwrap_or_default(),
+        repin: !config.cluster.disable_repinning,
+        repin_grace: config.cluster.repin_grace,
+        drained_file: config.resolve(folder, &config.consensus.data_folder).join("drained"),
         connect_swarms: (!connect.is_zero()).then_some(connect),
         state_sync_interval: config.cluster.state_sync_interval,
     }
+}
+
+/// What this peer tells about itself: the kinds that the configuration has.
+fn informers(config: &Config) -> Vec<Informer> {
+    let informer = &config.informer;
+    let disk = informer.disk.as_ref().map(|d| {
+        let metric = match d.metric_type {
+            config::DiskMetric::RepoSize => DiskMetric::RepoSize,
+            config::DiskMetric::FreeSpace => DiskMetric::FreeSpace,
+        };
+        Informer { ttl: d.metric_ttl, measure: Measure::Disk(metric) }
+    });
+    let tags = informer.tags.as_ref();
+    let tags = tags.map(|t| Informer { ttl: t.metric_ttl, measure: Measure::Tags(t.tags.clone()) });
+    let queue = informer.pinqueue.as_ref();
+    let queue =
+        queue.map(|p| Informer { ttl: p.metric_ttl, measure: Measure::PinQueue(p.weight_bucket_size) });
+    let pins = informer.numpin.as_ref().map(|n| Informer { ttl: n.metric_ttl, measure: Measure::NumPin });
+    [disk, tags, queue, pins].into_iter().flatten().collect()
 }
 
 /// The REST API, if it is on.
@@ -146,15 +155,7 @@ pub(super) async fn ipfs(config: &Config, folder: &Folder) -> Result<Arc<dyn Ipf
         }
         IpfsSection::Embedded(section) => {
             let data = config.resolve(folder, &section.data_folder);
-            let psk = match section.network {
-                config::Network::Public => None,
-                config::Network::Private if section.swarm_key_file.is_empty() => {
-                    config.cluster.secret.psk().map(|secret| ipfs_psk(&secret))
-                }
-                config::Network::Private => {
-                    Some(swarm_key(&config.resolve(folder, &section.swarm_key_file))?)
-                }
-            };
+            let psk = SwarmKey::of_node(config, folder)?.map(|key| key.psk());
             let node = Embedded::open(EmbeddedConfig {
                 psk,
                 listen: section.listen_multiaddress.clone(),
@@ -166,34 +167,6 @@ pub(super) async fn ipfs(config: &Config, folder: &Folder) -> Result<Arc<dyn Ipf
             Ok(Arc::new(node))
         }
     }
-}
-
-/// The private network of the IPFS nodes of one cluster: derived, so that the cluster's own secret is on no other wire.
-fn ipfs_psk(secret: &[u8; 32]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    hash.update(b"pinfold: private network of the IPFS nodes\0");
-    hash.update(secret);
-    hash.finalize().into()
-}
-
-/// Reads a `swarm.key` as Kubo writes it.
-fn swarm_key(path: &Path) -> Result<[u8; 32]> {
-    let what = || format!("ipfs_connector.embedded.swarm_key_file {}", path.display());
-    let size = std::fs::metadata(path).context(what())?.len();
-    if size > MAX_SWARM_KEY {
-        return Err(Error::invalid(format!("{}: {size} bytes is too long for a swarm.key", what())));
-    }
-    let text = std::fs::read_to_string(path).context(what())?;
-    let key = match text.lines().map(str::trim).collect::<Vec<_>>().as_slice() {
-        ["/key/swarm/psk/1.0.0/", "/base16/", key, ..] => HEXLOWER_PERMISSIVE.decode(key.as_bytes()).ok(),
-        _ => None,
-    };
-    key.and_then(|k| k.try_into().ok()).ok_or_else(|| {
-        Error::invalid(format!(
-            "{}: not a swarm.key (three lines: /key/swarm/psk/1.0.0/, /base16/, 64 hex digits)",
-            what()
-        ))
-    })
 }
 
 /// The embedded node has an identity of its own, beside its blocks.

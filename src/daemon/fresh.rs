@@ -1,18 +1,23 @@
 //! First start: `up` and `join` make what is missing, choose free ports, and say where everything is.
 
-use super::{say, RunMode};
+use super::{say, FreshOptions, RunMode};
 use crate::config::init::{self, InitOptions, Ports};
 use crate::config::{Config, Env, Folder, Invite};
 use crate::error::{Error, Result};
 use libp2p::Multiaddr;
 
 /// Prepares the folder for the mode; gives back the peers of a token.
-pub(super) fn prepare(folder: &Folder, mode: &RunMode, env: &Env) -> Result<Vec<Multiaddr>> {
+pub(super) fn prepare(
+    folder: &Folder,
+    mode: &RunMode,
+    fresh: &FreshOptions,
+    env: &Env,
+) -> Result<Vec<Multiaddr>> {
     match mode {
         RunMode::Daemon => Ok(Vec::new()),
         RunMode::Up => {
             if init::is_fresh(folder) || init::is_unfinished(folder) {
-                create(folder, InitOptions::default(), env)?;
+                create(folder, InitOptions::default(), fresh, env)?;
             }
             Ok(Vec::new())
         }
@@ -20,7 +25,7 @@ pub(super) fn prepare(folder: &Folder, mode: &RunMode, env: &Env) -> Result<Vec<
             let invite = Invite::parse(token)?;
             if init::is_fresh(folder) || init::is_unfinished(folder) {
                 let options = InitOptions { secret: Some(invite.secret.clone()), ..InitOptions::default() };
-                create(folder, options, env)?;
+                create(folder, options, fresh, env)?;
             } else {
                 let (config, _) = Config::load(folder, env)?;
                 if config.cluster.secret.psk() != invite.secret.psk() {
@@ -35,9 +40,10 @@ pub(super) fn prepare(folder: &Folder, mode: &RunMode, env: &Env) -> Result<Vec<
     }
 }
 
-/// Initialises a fresh folder with the embedded IPFS node and free ports.
-fn create(folder: &Folder, options: InitOptions, env: &Env) -> Result<()> {
-    let options = InitOptions { embedded: true, ports: Ports::Free, ..options };
+/// Initialises a fresh folder with free ports and the IPFS node that was asked for.
+fn create(folder: &Folder, options: InitOptions, fresh: &FreshOptions, env: &Env) -> Result<()> {
+    let swarm_key = fresh.swarm_key.clone();
+    let options = InitOptions { embedded: !fresh.kubo, swarm_key, ports: Ports::Free, ..options };
     let report = init::init(folder, &options, env)?;
     for message in &report.messages {
         say(message);

@@ -7,17 +7,21 @@
 //! long as that takes, and the export of the pins at the very end as long as there are pins.
 
 mod build;
+mod enter;
 mod files;
 mod fresh;
 mod notify;
 mod offline;
+mod reach;
 mod run;
 mod signals;
+mod upgrade;
 
 pub use offline::{invite, state_cleanup, state_export, state_import, ImportOverrides};
 pub use run::run;
+pub use upgrade::{state_upgrade, Upgraded};
 
-use crate::config::Folder;
+use crate::config::{Folder, SwarmKey};
 use libp2p::Multiaddr;
 use std::io::Write;
 use std::time::Duration;
@@ -42,6 +46,15 @@ pub enum RunMode {
     Join(String),
 }
 
+/// What `up` and `join` put into a fresh folder; without effect on one that is initialised.
+#[derive(Clone, Debug, Default)]
+pub struct FreshOptions {
+    /// Work with Kubo beside the peer instead of the embedded IPFS node.
+    pub kubo: bool,
+    /// Key of the embedded node's private network.
+    pub swarm_key: Option<SwarmKey>,
+}
+
 /// Options of `daemon`, `up` and `join`.
 #[derive(Clone, Debug)]
 pub struct DaemonOptions {
@@ -51,8 +64,12 @@ pub struct DaemonOptions {
     pub bootstrap: Vec<Multiaddr>,
     /// Leave the cluster at the stop, whatever the configuration says.
     pub leave: bool,
+    /// Bring older data to the present format first (`state upgrade`), without asking.
+    pub upgrade: bool,
     /// Run without a secret although others can reach the port.
     pub insecure_no_secret: bool,
     /// How to start.
     pub mode: RunMode,
+    /// What a fresh folder gets.
+    pub fresh: FreshOptions,
 }

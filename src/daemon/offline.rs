@@ -1,6 +1,7 @@
 //! Commands on a folder: the invite token of a running peer, and `state export | import | cleanup` of a
 //! stopped one (they take the lock, so a running daemon refuses them).
 
+use super::{enter, upgrade};
 use crate::api::own;
 use crate::api::types::Id;
 use crate::config::{self, Config, Env, Folder, Identity, Invite};
@@ -62,7 +63,8 @@ pub fn state_export(folder: &Folder, out: &mut dyn Write) -> Result<u64> {
     if !data.exists() {
         return Ok(0);
     }
-    transfer::export(&Pins::new(replayed(&data)?), out)
+    let state = replayed(&data).map_err(|error| upgrade::explain(error, folder, &data))?;
+    transfer::export(&Pins::new(state), out)
 }
 
 /// The state with every committed entry applied: after a kill the state environment lags the log. Nothing is
@@ -130,7 +132,7 @@ fn found_with(
     let machine = Machine::open(state.clone())?;
     let mut at = machine.applied();
     at.index += 1;
-    let count = seed(&*state, pins, &machine.members(), &machine.conf_state(), at)?;
+    let count = seed(&*state, pins, &machine.members(), &machine.conf_state(), machine.cluster_version(), at)?;
     let hard_state = HardState { term: at.term, commit: at.index, ..HardState::default() };
     log.append(LogBatch { entries: Vec::new(), hard_state: Some(hard_state), reset_to: Some(at) })?;
     Ok(count)
@@ -146,5 +148,6 @@ pub fn state_cleanup(folder: &Folder) -> Result<()> {
     if data.exists() {
         rotate::rotate(&data, config.consensus.backups_rotate as usize)?;
     }
+    enter::forget_removal(folder);
     Ok(())
 }

@@ -429,6 +429,7 @@ impl Sim {
             name: format!("peer{peer}"),
             addresses: Vec::new(),
             role: Role::Learner,
+            version: String::new(),
         })
     }
 

@@ -4,13 +4,19 @@
 //! by field what is stored and are never changed: a new field means a V2 beside V1. The encoding is
 //! canonical (sorted metadata, whole seconds), because the digest of the state is taken over it.
 //!
+//! What V1 can say is written as V1, for ever: the same value has the same bytes whichever build wrote it, and peers
+//! that know only V1 go on reading it while the [cluster version](super::version) is 1. A value that needs V2 says so
+//! in [`Command::needs`], and nobody proposes it before.
+//!
 //! What is decoded is checked against the limits here, because it may come from another peer. Whether a
 //! committed command is within them must be the same everywhere, so that changing a limit is a new
 //! format version too. Decoding must never panic and never allocate more than the input justifies. A command of a newer version is
 //! [`Kind::Version`], which is not deterministic: the peer that cannot read it stops instead of skipping it.
 
+use super::moves::{check_mentions, Move, MovesV2};
 use super::pin::{Pin, PinMode, PinType};
 use super::types::{Command, Member, Outcome, Role};
+use super::version;
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::store::record::{self, Blob};
@@ -18,8 +24,10 @@ use cid::Cid;
 use libp2p::{Multiaddr, PeerId};
 use serde::{Deserialize, Serialize};
 
-/// Format of every record and command made here.
+/// Format of records and commands that the first pinfold knew.
 const FORMAT: u8 = 1;
+/// Format of what came with cluster version 2.
+const FORMAT_2: u8 = 2;
 
 /// Longest CID in bytes; a CIDv1 of a 64-byte hash has 68. It is a key of the store.
 pub const MAX_CID: usize = 128;
@@ -67,6 +75,13 @@ struct MemberV1<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
+struct MemberV2<'a> {
+    #[serde(borrow)]
+    base: MemberV1<'a>,
+    version: &'a str,
+}
+
+#[derive(Serialize, Deserialize)]
 enum CommandV1<'a> {
     #[serde(borrow)]
     Pin(PinV1<'a>),
@@ -76,10 +91,26 @@ enum CommandV1<'a> {
     PinMany(Vec<PinV1<'a>>),
 }
 
+/// The commands that V1 has no word for. New ones go to the end: a variant is known by its place.
+#[derive(Serialize, Deserialize)]
+enum CommandV2<'a> {
+    RaiseVersion(u16),
+    #[serde(borrow)]
+    UpdateMember(MemberV2<'a>),
+    #[serde(borrow)]
+    Reallocate(MovesV2<'a>),
+}
+
 #[derive(Serialize, Deserialize)]
 struct OutcomeV1<'a> {
     #[serde(borrow)]
     pin: Option<PinV1<'a>>,
+}
+
+/// The outcomes that V1 has no word for.
+#[derive(Serialize, Deserialize)]
+enum OutcomeV2 {
+    Moved(u32),
 }
 
 const KINDS: [PinType; 4] = [PinType::Data, PinType::Meta, PinType::ClusterDag, PinType::Shard];
@@ -92,7 +123,7 @@ fn from_seconds(seconds: Option<i64>) -> Timestamp {
     seconds.map_or(Timestamp::ZERO, Timestamp::from_secs)
 }
 
-fn to_cid(what: &str, bytes: &[u8]) -> Result<Cid> {
+pub(super) fn to_cid(what: &str, bytes: &[u8]) -> Result<Cid> {
     if bytes.len() > MAX_CID {
         return Err(Error::invalid(format!("{what} has {} bytes, {MAX_CID} are allowed", bytes.len())));
     }
@@ -104,7 +135,7 @@ fn to_cid(what: &str, bytes: &[u8]) -> Result<Cid> {
     Ok(cid)
 }
 
-fn to_peer(bytes: &[u8]) -> Result<PeerId> {
+pub(super) fn to_peer(bytes: &[u8]) -> Result<PeerId> {
     PeerId::from_bytes(bytes).map_err(|e| Error::invalid(format!("a peer id is malformed: {e}")))
 }
 
@@ -195,7 +226,25 @@ impl<'a> MemberV1<'a> {
             name: self.name.to_owned(),
             addresses: self.addresses.iter().map(|b| to_address(&b.0)).collect::<Result<_>>()?,
             role: if self.voter { Role::Voter } else { Role::Learner },
+            version: String::new(),
         })
+    }
+}
+
+impl<'a> MemberV2<'a> {
+    fn of(member: &'a Member) -> Self {
+        MemberV2 { base: MemberV1::of(member), version: cut(&member.version, Member::MAX_VERSION) }
+    }
+
+    fn into_member(self) -> Result<Member> {
+        if self.version.is_empty() || self.version.len() > Member::MAX_VERSION {
+            return Err(Error::invalid(format!(
+                "a member's version has {} bytes; 1 to {} are allowed",
+                self.version.len(),
+                Member::MAX_VERSION
+            )));
+        }
+        Ok(Member { version: self.version.to_owned(), ..self.base.into_member()? })
     }
 }
 
@@ -282,7 +331,10 @@ impl Member {
     /// The record of this member. Names and address lists beyond the limits are cut: they are hints for
     /// people and dialers, and a member that is already agreed on must not be refused for them.
     pub fn encode(&self) -> Vec<u8> {
-        record::encode(FORMAT, &MemberV1::of(self))
+        if self.version.is_empty() {
+            return record::encode(FORMAT, &MemberV1::of(self));
+        }
+        record::encode(FORMAT_2, &MemberV2::of(self))
     }
 
     /// The member of a record.
@@ -290,10 +342,12 @@ impl Member {
     /// # Errors
     /// [`Kind::Version`] for a record of a newer pinfold, [`Kind::Corrupt`] for anything else.
     pub fn decode(bytes: &[u8]) -> Result<Member> {
-        record::decode::<MemberV1<'_>>(FORMAT, bytes)
-            .map_err(|f| f.into_error("a member's record", Kind::Corrupt))?
-            .into_member()
-            .map_err(|e| damaged("a member's record", &e))
+        let fault = |f: record::Fault| f.into_error("a member's record", Kind::Corrupt);
+        let member = match bytes.first() {
+            Some(&FORMAT) => record::decode::<MemberV1<'_>>(FORMAT, bytes).map_err(fault)?.into_member(),
+            _ => record::decode::<MemberV2<'_>>(FORMAT_2, bytes).map_err(fault)?.into_member(),
+        };
+        member.map_err(|e| damaged("a member's record", &e))
     }
 }
 
@@ -314,6 +368,16 @@ impl Command {
             Command::Unpin(cid) | Command::Expire(cid, _) if cid.encoded_len() > MAX_CID => {
                 Err(Error::invalid(format!("{cid} has more than {MAX_CID} bytes")))
             }
+            Command::RaiseVersion(version) => check_version(*version),
+            Command::Reallocate(moves) if moves.len() > Command::MAX_BATCH => Err(Error::invalid(format!(
+                "a batch of {} moves; {} are allowed in one command",
+                moves.len(),
+                Command::MAX_BATCH
+            ))),
+            Command::Reallocate(moves) => {
+                check_mentions(moves.iter().map(|m| m.from.len() + m.to.len()).sum())?;
+                moves.iter().try_for_each(Move::check)
+            }
             Command::Unpin(_) | Command::Expire(..) | Command::UpdateMember(_) => Ok(()),
         }
     }
@@ -324,8 +388,19 @@ impl Command {
             Command::Pin(pin) => CommandV1::Pin(PinV1::of(pin)),
             Command::Unpin(cid) => CommandV1::Unpin(cid.to_bytes().into()),
             Command::Expire(cid, at) => CommandV1::Expire(cid.to_bytes().into(), to_seconds(*at)),
-            Command::UpdateMember(member) => CommandV1::UpdateMember(MemberV1::of(member)),
+            Command::UpdateMember(member) if member.version.is_empty() => {
+                CommandV1::UpdateMember(MemberV1::of(member))
+            }
+            Command::UpdateMember(member) => {
+                return record::encode(FORMAT_2, &CommandV2::UpdateMember(MemberV2::of(member)))
+            }
             Command::PinMany(pins) => CommandV1::PinMany(pins.iter().map(PinV1::of).collect()),
+            Command::RaiseVersion(version) => {
+                return record::encode(FORMAT_2, &CommandV2::RaiseVersion(*version))
+            }
+            Command::Reallocate(moves) => {
+                return record::encode(FORMAT_2, &CommandV2::Reallocate(MovesV2::of(moves)))
+            }
         };
         record::encode(FORMAT, &v1)
     }
@@ -343,8 +418,17 @@ impl Command {
                 Command::MAX_BYTES
             )));
         }
-        let v1 = record::decode(FORMAT, bytes).map_err(|f| f.into_error("a command", Kind::Invalid))?;
-        let command = match v1 {
+        let fault = |f: record::Fault| f.into_error("a command", Kind::Invalid);
+        let command = match bytes.first() {
+            Some(&FORMAT) => Command::of_v1(record::decode(FORMAT, bytes).map_err(fault)?)?,
+            _ => Command::of_v2(record::decode(FORMAT_2, bytes).map_err(fault)?)?,
+        };
+        command.check()?;
+        Ok(command)
+    }
+
+    fn of_v1(v1: CommandV1<'_>) -> Result<Command> {
+        Ok(match v1 {
             CommandV1::Pin(pin) => Command::Pin(Box::new(pin.into_pin()?)),
             CommandV1::Unpin(cid) => Command::Unpin(to_cid("the cid of an unpin", &cid.0)?),
             CommandV1::Expire(cid, at) => {
@@ -354,10 +438,32 @@ impl Command {
             CommandV1::PinMany(pins) => {
                 Command::PinMany(pins.into_iter().map(PinV1::into_pin).collect::<Result<_>>()?)
             }
-        };
-        command.check()?;
-        Ok(command)
+        })
     }
+
+    fn of_v2(v2: CommandV2<'_>) -> Result<Command> {
+        Ok(match v2 {
+            CommandV2::RaiseVersion(version) => Command::RaiseVersion(version),
+            CommandV2::UpdateMember(member) => Command::UpdateMember(member.into_member()?),
+            CommandV2::Reallocate(moves) => Command::Reallocate(moves.into_moves()?),
+        })
+    }
+}
+
+/// Whether this program can live in a cluster of this version.
+///
+/// # Errors
+/// [`Kind::Version`], which is not deterministic: a peer that cannot must stop.
+pub(super) fn check_version(cluster: u16) -> Result<()> {
+    if cluster <= version::SPOKEN {
+        return Ok(());
+    }
+    Err(Error::version(format!(
+        "the cluster speaks version {cluster}, and this pinfold ({}) only up to {}: install the version that the \
+         other peers run",
+        crate::VERSION,
+        version::SPOKEN
+    )))
 }
 
 impl Outcome {
@@ -366,6 +472,7 @@ impl Outcome {
         let pin = match self {
             Outcome::Done => None,
             Outcome::Pin(pin) => Some(PinV1::of(pin)),
+            Outcome::Moved(count) => return record::encode(FORMAT_2, &OutcomeV2::Moved(*count)),
         };
         record::encode(FORMAT, &OutcomeV1 { pin })
     }
@@ -375,8 +482,12 @@ impl Outcome {
     /// # Errors
     /// [`Kind::Version`] for an outcome of a newer pinfold, [`Kind::Corrupt`] for anything else.
     pub fn decode(bytes: &[u8]) -> Result<Outcome> {
-        let v1: OutcomeV1<'_> =
-            record::decode(FORMAT, bytes).map_err(|f| f.into_error("an outcome", Kind::Corrupt))?;
+        let fault = |f: record::Fault| f.into_error("an outcome", Kind::Corrupt);
+        if bytes.first() != Some(&FORMAT) {
+            let OutcomeV2::Moved(count) = record::decode(FORMAT_2, bytes).map_err(fault)?;
+            return Ok(Outcome::Moved(count));
+        }
+        let v1: OutcomeV1<'_> = record::decode(FORMAT, bytes).map_err(fault)?;
         match v1.pin {
             None => Ok(Outcome::Done),
             Some(pin) => {

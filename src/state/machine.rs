@@ -7,9 +7,10 @@
 //!
 //! The machine caches the members, which are few and asked for all the time; pins stay in the store.
 
+use super::codec::check_version;
 use super::digest;
 use super::types::{Applied, Command, Event, Member, Outcome, RaftId, Role};
-use super::{Pin, PinMode};
+use super::{version, Move, Pin, PinMode};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::store::{record, StateStore, Table, WriteBatch};
@@ -25,6 +26,8 @@ pub(super) const DIGEST_KEY: &[u8] = b"digest";
 const CONF_STATE_KEY: &[u8] = b"conf_state";
 /// Key of the list of removed Raft ids in [`Table::Meta`].
 const REMOVED_KEY: &[u8] = b"removed";
+/// Key of the cluster version in [`Table::Meta`]; where it is not, the version is [`version::FIRST`].
+const VERSION_KEY: &[u8] = b"cluster_version";
 /// Format of the records this module makes.
 const FORMAT: u8 = 1;
 
@@ -63,6 +66,8 @@ pub struct Machine {
     conf_state: ConfState,
     /// Oldest first.
     removed: Vec<RaftId>,
+    /// What the log may say (see [`version`]).
+    version: u16,
     digest: u128,
 }
 
@@ -129,6 +134,7 @@ impl Machine {
             members: BTreeMap::new(),
             conf_state: ConfState::default(),
             removed: Vec::new(),
+            version: version::FIRST,
             digest: 0,
         };
         machine.reload()?;
@@ -155,6 +161,9 @@ impl Machine {
             ..ConfState::default()
         };
         self.removed = self.meta(REMOVED_KEY, "the list of removed Raft ids")?.unwrap_or_default();
+        self.version = self.meta(VERSION_KEY, "the cluster version")?.unwrap_or(version::FIRST);
+        // A snapshot of a cluster that has gone beyond this program: nothing of it can be trusted to be understood.
+        check_version(self.version)?;
         self.digest = match self.store.get(Table::Meta, DIGEST_KEY)? {
             Some(bytes) => u128::from_be_bytes(bytes.try_into().map_err(|bytes: Vec<u8>| {
                 Error::corrupt(format!("the state's digest has {} bytes instead of 16", bytes.len()))
@@ -179,11 +188,13 @@ impl Machine {
     pub fn apply(&mut self, at: Applied, command: Option<Command>) -> Result<(Result<Outcome>, Vec<Event>)> {
         let mut draft = self.draft(at)?;
         let mut member = None;
+        let mut version = self.version;
         let done = match command {
             None => Ok((Outcome::Done, Vec::new())),
             Some(Command::Pin(pin)) => put_pin(&mut draft, *pin)
                 .map(|pin| (Outcome::Pin(Box::new(pin.clone())), vec![Event::Pinned(Box::new(pin))])),
             Some(Command::PinMany(pins)) => put_pins(&mut draft, pins),
+            Some(Command::Reallocate(moves)) => move_pins(&mut draft, moves),
             Some(Command::Unpin(cid)) => remove_pin(&mut draft, &cid, None),
             Some(Command::Expire(cid, expiry)) => remove_pin(&mut draft, &cid, Some(expiry.trunc())),
             Some(Command::UpdateMember(update)) => self.update_member(&mut draft, update).map(|changed| {
@@ -191,6 +202,15 @@ impl Machine {
                 member = changed;
                 (Outcome::Done, events)
             }),
+            Some(Command::RaiseVersion(to)) => {
+                // Never down, and asked for twice it is done once: two leaders may have had the same idea.
+                if to > version {
+                    let (table, key, value) = version_row(to);
+                    draft.put(table, key, Some(value))?;
+                    version = to;
+                }
+                Ok((Outcome::Done, Vec::new()))
+            }
         };
         let (answer, events) = match done {
             Ok((outcome, events)) => (Ok(outcome), events),
@@ -202,6 +222,7 @@ impl Machine {
             Err(Failure::Peer(error)) => return Err(error),
         };
         self.commit(draft)?;
+        self.version = version;
         if let Some(member) = member {
             self.members.insert(member.raft_id, member);
         }
@@ -287,6 +308,23 @@ impl Machine {
         Ok(events)
     }
 
+    /// Writes what a snapshot of a new cluster would have left: its founders, and the highest version that all of them
+    /// speak, because there is nobody yet who could speak less. A function of its arguments: several founders begin
+    /// with the same rows.
+    ///
+    /// # Errors
+    /// Nothing was written: the disk, or a state that is not empty.
+    pub fn found(&mut self, at: Applied, founders: &[Member], conf: &ConfState) -> Result<()> {
+        let spoken = founders.iter().map(|f| version::spoken_by(&f.version)).min().unwrap_or(version::FIRST);
+        let mut draft = self.draft(at)?;
+        let members = founders.iter().map(|f| (Table::Members, member_key(f.raft_id), f.encode()));
+        for (table, key, value) in members.chain([conf_state_row(conf), version_row(spoken)]) {
+            draft.put(table, key, Some(value))?;
+        }
+        self.commit(draft)?;
+        self.reload()
+    }
+
     /// Name and addresses of a known member; its role is Raft's business. The record if it changed.
     fn update_member(&self, draft: &mut Draft, update: Member) -> Step<Option<Member>> {
         let known = self.members.get(&update.raft_id).filter(|m| m.peer_id == update.peer_id);
@@ -340,6 +378,11 @@ impl Machine {
         self.members.get(&id)
     }
 
+    /// The version that the log may speak, as of the applied mark (see [`version`]).
+    pub fn cluster_version(&self) -> u16 {
+        self.version
+    }
+
     /// Raft's configuration as of the applied mark.
     pub fn conf_state(&self) -> ConfState {
         self.conf_state.clone()
@@ -389,6 +432,11 @@ pub(super) fn conf_state_row(conf_state: &ConfState) -> (Table, Vec<u8>, Vec<u8>
     (Table::Meta, CONF_STATE_KEY.to_vec(), record::encode(FORMAT, &v1))
 }
 
+/// The row that holds the cluster version.
+pub(super) fn version_row(version: u16) -> (Table, Vec<u8>, Vec<u8>) {
+    (Table::Meta, VERSION_KEY.to_vec(), record::encode(FORMAT, &version))
+}
+
 /// Key of a member's row.
 pub(super) fn member_key(id: RaftId) -> Vec<u8> {
     id.to_be_bytes().to_vec()
@@ -422,6 +470,22 @@ fn put_pins(draft: &mut Draft, pins: Vec<Pin>) -> Step<(Outcome, Vec<Event>)> {
         events.push(Event::Pinned(Box::new(pin)));
     }
     Ok((Outcome::Done, events))
+}
+
+/// Moves pins, each only if it is still where the move saw it.
+fn move_pins(draft: &mut Draft, moves: Vec<Move>) -> Step<(Outcome, Vec<Event>)> {
+    let mut events = Vec::with_capacity(moves.len());
+    for Move { cid, from, to } in moves {
+        let Some(mut pin) = draft.pin(&cid)? else { continue };
+        // An everywhere pin has no list of holders to move in.
+        if pin.is_everywhere() || pin.allocations != from || from == to {
+            continue;
+        }
+        pin.allocations = to;
+        draft.put(Table::Pins, cid.to_bytes(), Some(pin.encode()))?;
+        events.push(Event::Moved(Box::new(pin)));
+    }
+    Ok((Outcome::Moved(events.len() as u32), events))
 }
 
 /// Removes a pin; with `expiry`, only one that still ends exactly then (else nothing happens: somebody

@@ -290,7 +290,7 @@ impl ImportOptions {
 mod tests {
     use super::*;
     use crate::state::seed::seed;
-    use crate::state::{Applied, PinMode, PinType};
+    use crate::state::{version, Applied, PinMode, PinType};
     use crate::store::memory::MemoryState;
     use raft::eraftpb::ConfState;
 
@@ -303,7 +303,7 @@ mod tests {
     fn state_of(pins: Vec<Pin>) -> Pins {
         let store = MemoryState::new();
         let at = Applied { index: 1, term: 1 };
-        seed(&store, pins.into_iter().map(Ok), &[], &ConfState::default(), at).expect("seed");
+        seed(&store, pins.into_iter().map(Ok), &[], &ConfState::default(), version::SPOKEN, at).expect("seed");
         Pins::new(Arc::new(store))
     }
 

@@ -1,6 +1,8 @@
 //! Commands, their outcomes, and members: the vocabulary between cluster, consensus and state.
 
+use super::moves::Move;
 use super::pin::Pin;
+use super::version;
 use crate::clock::Timestamp;
 use cid::Cid;
 use libp2p::{Multiaddr, PeerId};
@@ -34,6 +36,9 @@ pub struct Member {
     pub addresses: Vec<Multiaddr>,
     /// What it is to Raft.
     pub role: Role,
+    /// The version of its pinfold, so that the others can tell it when it is dead; empty for one that joined, or
+    /// last spoke, while the [cluster version](super::version) was 1.
+    pub version: String,
 }
 
 impl Member {
@@ -41,6 +46,8 @@ impl Member {
     pub const MAX_ADDRESSES: usize = 16;
     /// Longest name that is replicated, in bytes.
     pub const MAX_NAME: usize = 255;
+    /// Longest version that is replicated, in bytes.
+    pub const MAX_VERSION: usize = 64;
 }
 
 /// A change of the replicated state. Membership *roles* change by Raft configuration entries whose
@@ -53,17 +60,40 @@ pub enum Command {
     Unpin(Cid),
     /// Remove this pin only if it still has exactly this expiry (proposed by the leader).
     Expire(Cid, Timestamp),
-    /// Change name and addresses of a member (never its role).
+    /// Change name, addresses and version of a member (never its role).
     UpdateMember(Member),
     /// Put many pins in one entry (bulk import); at most [`Command::MAX_BATCH`].
     PinMany(Vec<Pin>),
+    /// From here on the cluster speaks this version (see [`super::version`]); one that is not above the present one
+    /// changes nothing. Proposed by the leader, when every member can.
+    RaiseVersion(u16),
+    /// Move pins to other holders, each only if its allocations are still what the move says; at most
+    /// [`Command::MAX_BATCH`]. Proposed by the leader.
+    Reallocate(Vec<Move>),
 }
 
 impl Command {
-    /// Most pins in one [`Command::PinMany`].
+    /// Most pins in one [`Command::PinMany`], most moves in one [`Command::Reallocate`].
     pub const MAX_BATCH: usize = 1_000;
     /// Largest encoded command, bytes.
     pub const MAX_BYTES: usize = 1 << 20;
+
+    /// The cluster version from which on this command may be proposed.
+    #[must_use]
+    pub fn needs(&self) -> u16 {
+        match self {
+            Command::UpdateMember(member) if !member.version.is_empty() => version::MEMBER_VERSIONS,
+            Command::Reallocate(_) => version::REALLOCATE,
+            // What 0.1.0 knew; and what makes the cluster leave its version, of which every member has said
+            // that it can follow.
+            Command::Pin(_)
+            | Command::Unpin(_)
+            | Command::Expire(..)
+            | Command::UpdateMember(_)
+            | Command::PinMany(_)
+            | Command::RaiseVersion(_) => version::FIRST,
+        }
+    }
 }
 
 /// What applying a command gave back.
@@ -73,6 +103,8 @@ pub enum Outcome {
     Done,
     /// The pin as it was removed or as it is now stored.
     Pin(Box<Pin>),
+    /// So many pins were moved; the others had changed in the meantime.
+    Moved(u32),
 }
 
 /// How far a peer has applied the log.
@@ -89,6 +121,8 @@ pub struct Applied {
 pub enum Event {
     /// A pin was put (new or changed).
     Pinned(Box<Pin>),
+    /// A pin got other holders, by nobody's wish but the cluster's: who holds it already has nothing to do.
+    Moved(Box<Pin>),
     /// A pin was removed.
     Unpinned(Box<Pin>),
     /// The set of members, or a member's record, changed.

@@ -16,6 +16,7 @@ pub(crate) mod record;
 pub mod rotate;
 #[cfg(test)]
 mod tests;
+pub mod upgrade;
 
 pub(crate) use files::{make_dir, write_atomically};
 pub use lmdb::{open_log, open_state, LmdbLog, LmdbState, Options};
@@ -150,6 +151,7 @@ pub trait LogStore: Send + 'static {
 /// # Errors
 /// See [`lmdb::open_log`] and [`lmdb::open_state`].
 pub fn open(dir: &std::path::Path) -> Result<(lmdb::LmdbLog, lmdb::LmdbState)> {
+    upgrade::refuse_cut_off(dir)?;
     let options = lmdb::Options::default();
     Ok((lmdb::open_log(&dir.join("log"), &options)?, lmdb::open_state(&dir.join("state"), &options)?))
 }

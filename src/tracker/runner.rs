@@ -13,7 +13,7 @@ use super::plan::{self, Achieved, Action, Record};
 use super::queue::{Job, Key, Offer, Op, Queue};
 use super::rows::{lock, row, Row, RowReader};
 use super::scan::{self, Scan, Spot};
-use super::status::StatusFilter;
+use super::status::{Status, StatusFilter};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::ipfs::{Ipfs, IpfsPin, PinRequest};
@@ -74,6 +74,9 @@ pub(super) struct Inner {
     /// Full while records wait to be made durable.
     dirty: async_channel::Sender<()>,
     started: Instant,
+    /// Pins that have ended well, and a sign when there are more.
+    pinned: std::sync::atomic::AtomicU64,
+    pinned_news: (async_channel::Sender<()>, async_channel::Receiver<()>),
     /// Where scans go on.
     pub(super) spot: Mutex<Spot>,
     /// Milliseconds that a test has skipped.
@@ -103,6 +106,8 @@ impl Tracker {
             wake,
             dirty,
             started: Instant::now(),
+            pinned: std::sync::atomic::AtomicU64::new(0),
+            pinned_news: async_channel::bounded(1),
             spot: Mutex::default(),
             #[cfg(test)]
             skipped: std::sync::atomic::AtomicU64::new(0),
@@ -148,6 +153,26 @@ impl Tracker {
     /// row to `found`, waiting for whoever reads them; goes on without when nobody does.
     pub async fn recover_all(&self, found: async_channel::Sender<Row>) -> Result<()> {
         scan::compare(&self.inner, Some(&found)).await
+    }
+
+    /// What this peer has of a CID that it should hold, from its records alone; `None` while it works on it.
+    pub fn held(&self, key: &[u8]) -> Result<Option<bool>> {
+        let (pin, record) = (self.inner.pin(key)?, self.inner.record(key)?);
+        Ok(match plan::settled_status(pin.as_ref(), &self.inner.me, record.as_ref()) {
+            Status::Pinned => Some(true),
+            Status::PinError | Status::UnpinError | Status::UnexpectedlyUnpinned => Some(false),
+            _ => None,
+        })
+    }
+
+    /// Pins that have ended well since the start.
+    pub fn pinned(&self) -> u64 {
+        self.inner.pinned.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Returns when more pins have ended well than that.
+    pub async fn wait_pinned(&self, more_than: u64) {
+        while self.pinned() <= more_than && self.inner.pinned_news.1.recv().await.is_ok() {}
     }
 
     /// Pins waiting for a worker.
@@ -277,6 +302,20 @@ impl Inner {
                         self.offer(&key, Op::Pin, self.is_priority(pin, 0), 1);
                     } else {
                         self.leave(&key, record)?;
+                    }
+                }
+                Event::Moved(pin) => {
+                    let key = pin.cid.to_bytes();
+                    let record = self.record(&key)?;
+                    let leaving = lock(&self.queue).get(&key).is_some_and(|p| p.op == Op::Unpin);
+                    if !plan::is_here(pin, &self.me) {
+                        self.leave(&key, record)?;
+                    } else if leaving {
+                        // It left and came back before the unpin had its turn.
+                        self.offer(&key, Op::Pin, self.is_priority(pin, 0), 1);
+                    } else {
+                        // Who holds it, or is about to, goes on undisturbed.
+                        self.requeue(&key, Scan::Unsettled)?;
                     }
                 }
                 Event::Unpinned(pin) => {
@@ -438,6 +477,8 @@ fn conclude(inner: &Inner, job: &Job, result: Result<Option<PinMode>>) -> Result
     let failed = result.is_err();
     let written = match (job.op, result) {
         (Op::Pin, Ok(Some(mode))) => {
+            inner.pinned.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let _ = inner.pinned_news.0.try_send(());
             inner.put_record(&job.key, Some(&Record::pinned(mode, Timestamp::now())))
         }
         // It left this peer before the job began. The record is still needed: the event that follows unpins by it.

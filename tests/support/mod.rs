@@ -2,6 +2,7 @@
 
 #![allow(dead_code)]
 
+pub mod boards;
 pub mod clock;
 pub mod cluster;
 pub mod disk;

@@ -9,6 +9,7 @@
 
 mod add;
 mod content;
+mod moves;
 mod peers;
 mod pins;
 mod tar;
@@ -106,6 +107,8 @@ impl Rest {
             ["version"] if get => answer(&self.cluster.version()),
             ["peers"] if get => self.peers().await,
             ["peers"] if post => self.peer_add(call).await,
+            ["peers", peer, "drain"] if post => self.drain(peer, &call).await,
+            ["rebalance"] if post => self.rebalance(&call).await,
             ["peers", peer] if delete => self.peer_remove(peer).await,
             ["add"] if post => self.add(call).await,
             ["allocations"] if get => self.allocations(&call).await,

@@ -22,6 +22,7 @@ fn members() -> Vec<Member> {
         name: format!("p{n}"),
         addresses: Vec::new(),
         role: Role::Voter,
+        version: String::new(),
     };
     (0..PEERS).map(member).collect()
 }

@@ -15,7 +15,9 @@ use super::Options;
 use crate::error::{Context as _, Error, Result};
 use crate::store::files;
 use heed::types::Bytes;
-use heed::{CommitOrAbort, Database, Env, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls};
+use heed::{CommitOrAbort, CompactionOption, Database, Env, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls};
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
@@ -127,6 +129,23 @@ impl<const N: usize> Environment<N> {
             };
             self.grow(size)?;
         }
+    }
+
+    /// Writes a compact copy of the environment, as one read transaction sees it, into the folder `to`, durably.
+    pub(super) fn copy_to(&self, to: &Path) -> Result<()> {
+        files::make_dir(to)?;
+        let path = to.join("data.mdb");
+        let doing = || format!("writing {}", path.display());
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).context(doing())?;
+        {
+            let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+            let live = live.as_ref().ok_or_else(|| self.closed())?;
+            let copied = live.env.copy_to_file(&mut file, CompactionOption::Enabled);
+            copied.map_err(|e| lmdb_error(e).context(doing()))?;
+        }
+        file.sync_all().context(doing())?;
+        files::sync_dir(to)
     }
 
     /// A read transaction that may live long, for a snapshot.

@@ -32,9 +32,9 @@ const ENTRY_OVERHEAD: u64 = 24;
 /// Format of entries and marks.
 const RECORD: u8 = 1;
 
-const TABLES: [&str; 2] = ["entries", "meta"];
+pub(super) const TABLES: [&str; 2] = ["entries", "meta"];
 const ENTRIES: usize = 0;
-const META: usize = 1;
+pub(super) const META: usize = 1;
 const HARD_STATE_KEY: &[u8] = b"hard_state";
 const MARK_KEY: &[u8] = b"mark";
 const INCARNATION_KEY: &[u8] = b"incarnation";

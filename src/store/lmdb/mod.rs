@@ -8,21 +8,24 @@
 mod env;
 mod generation;
 mod log;
+mod migrate;
 mod space;
 mod state;
 #[cfg(test)]
 mod tests;
 
 pub use log::LmdbLog;
+pub(super) use migrate::{copy, look};
 pub use state::LmdbState;
 
 use crate::error::{Error, Result};
 use env::{Db, Environment};
 use std::path::Path;
 
-/// Format of the environments. It changes when the tables or the meaning of their keys do; the records
-/// inside carry versions of their own.
-const FORMAT: u32 = 1;
+/// Format of the environments. It changes when the tables or the meaning of their keys do, and when they may hold
+/// records of a format that the programs before cannot read (records carry versions of their own): such a
+/// program must not start on them, instead of stopping in the middle. What each step means is in [`migrate`].
+pub(super) const FORMAT: u32 = 2;
 /// Key of the format record.
 const FORMAT_KEY: &[u8] = b"format";
 
@@ -79,17 +82,25 @@ fn check_format<const N: usize>(env: &Environment<N>, at: usize, what: &str, dir
     let Some(record) = found else {
         return env.write(|tables, txn| tables[at].put(txn, FORMAT_KEY, &FORMAT.to_be_bytes()));
     };
+    match number(record, what, dir)? {
+        FORMAT => Ok(()),
+        older => Err(Error::version(format!(
+            "the {what} in {} has the older data format {older}: run `pinfold state upgrade`, which makes a backup first",
+            dir.display()
+        ))),
+    }
+}
+
+/// The format that a record tells, if this program knows it.
+fn number(record: Option<Vec<u8>>, what: &str, dir: &Path) -> Result<u32> {
     let dir = dir.display();
     let number = record.and_then(|bytes| <[u8; 4]>::try_from(bytes).ok()).map(u32::from_be_bytes);
     match number {
-        Some(FORMAT) => Ok(()),
         Some(newer) if newer > FORMAT => Err(Error::version(format!(
             "the {what} in {dir} was written by a newer pinfold (data format {newer}, this program knows up to {FORMAT}): \
              start that version or a newer one"
         ))),
-        Some(older) => Err(Error::version(format!(
-            "the {what} in {dir} has the older data format {older}: run `pinfold state upgrade`, which makes a backup first"
-        ))),
+        Some(known) => Ok(known),
         None => Err(Error::corrupt(format!(
             "the {what} in {dir} has no readable format record: it is damaged, or not pinfold's"
         ))),

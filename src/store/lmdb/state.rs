@@ -33,14 +33,14 @@ const SINK_SLICE: usize = 4 << 20;
 const COPY_ROWS: usize = 1_000;
 
 /// The four tables of [`Table`], in the order of [`slot`], and the environment's own marks.
-const TABLES: [&str; 5] = ["pins", "members", "meta", "local", "mark"];
+pub(super) const TABLES: [&str; 5] = ["pins", "members", "meta", "local", "mark"];
 /// Where the marks are.
-const MARK: usize = 4;
+pub(super) const MARK: usize = 4;
 const APPLIED_KEY: &[u8] = b"applied";
 /// Format of the applied mark.
 const MARK_FORMAT: u8 = 1;
 
-type StateEnv = Environment<5>;
+pub(super) type StateEnv = Environment<5>;
 
 /// The state on LMDB.
 pub struct LmdbState {
@@ -64,14 +64,14 @@ fn open_env(dir: &Path, options: &Options) -> Result<StateEnv> {
     Ok(env)
 }
 
-fn read_applied(env: &StateEnv) -> Result<Applied> {
+pub(super) fn read_applied(env: &StateEnv) -> Result<Applied> {
     let record = env.read(|tables, txn| Ok(tables[MARK].get(txn, APPLIED_KEY)?.map(<[u8]>::to_vec)))?;
     record.map_or(Ok(Applied::default()), |bytes| {
         record::decode(MARK_FORMAT, &bytes).map_err(|f| f.into_error("the applied mark", Kind::Corrupt))
     })
 }
 
-fn row_counts(env: &StateEnv) -> Result<[u64; 4]> {
+pub(super) fn row_counts(env: &StateEnv) -> Result<[u64; 4]> {
     env.read(|tables, txn| {
         let mut counts = [0; Table::ALL.len()];
         for table in Table::ALL {

@@ -1,0 +1,288 @@
+//! `state upgrade`: the data folder of a stopped peer is replaced by a copy in the present format, whole or not at all.
+//!
+//! ```text
+//! raft             the data, in the old format
+//! raft.upgrading   the copy being made; after the exchange, for a moment, the old data
+//! raft.upgraded    the finished copy, for a moment, where two names cannot be exchanged
+//! raft.format1.0   the old data, kept as the backup
+//! ```
+//!
+//! The copy is made and verified beside the data, flushed, and takes its place by one atomic exchange of the two names.
+//! Whatever instant the power fails at, `raft` is the old data or the new, whole, and running the command again
+//! finishes or starts anew. File systems that cannot exchange two names (NFS, some FUSE ones) get two renames instead:
+//! between them there is no `raft`, which a daemon must not take for a fresh start ([`refuse_cut_off`]).
+//!
+//! Nobody else may have the folder open: the caller holds its lock.
+
+use super::files;
+use super::lmdb::{self, Options};
+use crate::error::{Context as _, Error, Result};
+use crate::state::Applied;
+use rustix::fs::RenameFlags;
+use rustix::io::Errno;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+/// Bytes that must stay free beside the copy: the environments' own books and what the daemon writes first.
+const SPARE: u64 = 32 << 20;
+/// Backups of one format that may lie beside the data; nobody upgrades as often.
+const MAX_BACKUPS: usize = 1_000;
+
+/// What is to be upgraded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    data: PathBuf,
+    /// The format now.
+    pub from: u32,
+    /// The format afterwards.
+    pub to: u32,
+    /// Pins in the state.
+    pub pins: u64,
+    /// Members in the state.
+    pub members: u64,
+    /// Local tracker records in the state.
+    pub records: u64,
+    /// How far the state has applied the log.
+    pub applied: Applied,
+    /// Bytes of the data.
+    pub bytes: u64,
+    /// Where the data will be kept.
+    pub backup: PathBuf,
+}
+
+impl std::fmt::Display for Plan {
+    /// What was done, as one sentence.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "upgraded {} from data format {} to {}: {} pins, {} members, entry {} applied; the old data is kept in {}",
+            self.data.display(),
+            self.from,
+            self.to,
+            self.pins,
+            self.members,
+            self.applied.index,
+            self.backup.display()
+        )
+    }
+}
+
+/// What there is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Upgrade {
+    /// There is no data yet.
+    NoData,
+    /// The data has the present format. `finished` is where the old data is kept, when an earlier upgrade had been cut
+    /// off at its very end and was finished now.
+    Current {
+        /// The format.
+        format: u32,
+        /// See above.
+        finished: Option<PathBuf>,
+    },
+    /// This.
+    Needed(Plan),
+}
+
+fn beside(data: &Path, suffix: &str) -> PathBuf {
+    let mut name = data.as_os_str().to_os_string();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn draft(data: &Path) -> PathBuf {
+    beside(data, ".upgrading")
+}
+
+fn finished(data: &Path) -> PathBuf {
+    beside(data, ".upgraded")
+}
+
+fn parent(data: &Path) -> &Path {
+    data.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    std::fs::rename(from, to).context(format!("moving {} to {}", from.display(), to.display()))
+}
+
+/// The first free name for data of this format.
+fn backup_name(data: &Path, format: u32) -> Result<PathBuf> {
+    let mut names = (0..MAX_BACKUPS).map(|n| beside(data, &format!(".format{format}.{n}")));
+    names.find(|name| !name.exists()).ok_or_else(|| {
+        Error::full(format!(
+            "there are {MAX_BACKUPS} backups like {} already: remove some of them",
+            beside(data, &format!(".format{format}.0")).display()
+        ))
+    })
+}
+
+/// Refuses to take a missing data folder for a fresh one when an upgrade of it was cut off.
+///
+/// # Errors
+/// [`crate::Kind::Version`] saying what to run.
+pub(super) fn refuse_cut_off(data: &Path) -> Result<()> {
+    if data.exists() || !finished(data).exists() {
+        return Ok(());
+    }
+    Err(Error::version(format!(
+        "an upgrade of {} was cut off: run `pinfold state upgrade` again, which finishes it",
+        data.display()
+    )))
+}
+
+/// Finds out what is to be done, finishing or clearing away what an upgrade that was cut off has left.
+///
+/// # Errors
+/// When the disk refuses, the data is damaged, or it is of a newer pinfold.
+pub fn plan(data: &Path, options: &Options) -> Result<Upgrade> {
+    let finished = settle(data, options)?;
+    let Some(now) = lmdb::look(data, options)? else { return Ok(Upgrade::NoData) };
+    if now.format == lmdb::FORMAT {
+        return Ok(Upgrade::Current { format: now.format, finished });
+    }
+    Ok(Upgrade::Needed(Plan {
+        backup: backup_name(data, now.format)?,
+        data: data.to_path_buf(),
+        from: now.format,
+        to: lmdb::FORMAT,
+        pins: now.pins,
+        members: now.members,
+        records: now.local,
+        applied: now.applied,
+        bytes: now.bytes,
+    }))
+}
+
+/// After a cut: a finished copy whose place is free takes it; a draft beside data of the present format is the old
+/// data, and becomes the backup; any other draft is half a copy, and goes.
+fn settle(data: &Path, options: &Options) -> Result<Option<PathBuf>> {
+    let (draft, copy) = (draft(data), finished(data));
+    if !draft.exists() && !copy.exists() {
+        return Ok(None);
+    }
+    if copy.exists() && !data.exists() {
+        rename(&copy, data)?;
+    }
+    let current = lmdb::look(data, options)?.is_some_and(|now| now.format == lmdb::FORMAT);
+    let mut backup = None;
+    if current && draft.exists() {
+        // Never thrown away unseen: it may be all that is left of the old data.
+        let other = lmdb::look(&draft, options).context(format!(
+            "{} is what an earlier upgrade left; move it away if you do not need it",
+            draft.display()
+        ))?;
+        if let Some(old) = other.filter(|other| other.format < lmdb::FORMAT) {
+            let name = backup_name(data, old.format)?;
+            rename(&draft, &name)?;
+            backup = Some(name);
+        }
+    }
+    files::remove_dir(&draft)?;
+    files::remove_dir(&copy)?;
+    files::sync_dir(parent(data))?;
+    Ok(backup)
+}
+
+impl Plan {
+    /// Does it. `verify` is given the finished copy before it takes the data's place, and may refuse it.
+    ///
+    /// # Errors
+    /// The disk's, or `verify`'s: then the data is what it was.
+    pub fn run(&self, options: &Options, verify: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        self.check_space()?;
+        let draft = draft(&self.data);
+        let made = lmdb::copy(&self.data, &draft, options)
+            .and_then(|()| self.compare(&draft, options))
+            .and_then(|()| verify(&draft))
+            .and_then(|()| same_owner(&self.data, &draft))
+            .and_then(|()| files::sync_dir(parent(&self.data)));
+        if let Err(error) = made {
+            // The error counts; the next run removes what is left.
+            let _ = files::remove_dir(&draft);
+            return Err(error
+                .context(format!("the upgrade was given up, and {} is what it was", self.data.display())));
+        }
+        match rustix::fs::renameat_with(
+            rustix::fs::CWD,
+            &self.data,
+            rustix::fs::CWD,
+            &draft,
+            RenameFlags::EXCHANGE,
+        ) {
+            Ok(()) => {
+                files::sync_dir(parent(&self.data))?;
+                rename(&draft, &self.backup)?;
+            }
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => self.swap_by_renames(&draft)?,
+            Err(error) => {
+                return Err(Error::from_io(
+                    format!("exchanging {} and {}", self.data.display(), draft.display()),
+                    &error.into(),
+                ))
+            }
+        }
+        files::sync_dir(parent(&self.data))
+    }
+
+    /// For file systems that cannot exchange two names.
+    fn swap_by_renames(&self, draft: &Path) -> Result<()> {
+        // Its own name first: between the next two, only that tells that it is whole.
+        let copy = finished(&self.data);
+        rename(draft, &copy)?;
+        files::sync_dir(parent(&self.data))?;
+        rename(&self.data, &self.backup)?;
+        files::sync_dir(parent(&self.data))?;
+        rename(&copy, &self.data)
+    }
+
+    /// Whether the copy fits on the disk.
+    fn check_space(&self) -> Result<()> {
+        let at = parent(&self.data);
+        // A system that does not say leaves it to the copying to find out.
+        let Ok(stat) = rustix::fs::statvfs(at) else { return Ok(()) };
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let needed = self.bytes.saturating_add(SPARE);
+        if free >= needed {
+            return Ok(());
+        }
+        Err(Error::full(format!(
+            "the upgrade keeps the old data and makes a copy, which needs {} MiB; {} has {} MiB free: make room there",
+            needed.div_ceil(1 << 20),
+            at.display(),
+            free >> 20
+        )))
+    }
+
+    /// Whether the copy holds what the data does.
+    fn compare(&self, draft: &Path, options: &Options) -> Result<()> {
+        let copy = lmdb::look(draft, options)?;
+        let same = copy.as_ref().is_some_and(|copy| {
+            (copy.format, copy.pins, copy.members, copy.local, copy.applied)
+                == (self.to, self.pins, self.members, self.records, self.applied)
+        });
+        if same {
+            return Ok(());
+        }
+        Err(Error::corrupt(format!("the copy differs from the data: {copy:?} instead of {self:?}")))
+    }
+}
+
+/// Gives the copy to the owner of the data: whoever runs this as root must not lock the daemon out.
+fn same_owner(data: &Path, copy: &Path) -> Result<()> {
+    let doing = |path: &Path| format!("giving {} to the owner of {}", path.display(), data.display());
+    let owner = std::fs::metadata(data).context(doing(copy))?;
+    let mut waiting = vec![copy.to_path_buf()];
+    while let Some(path) = waiting.pop() {
+        let meta = std::fs::symlink_metadata(&path).context(doing(&path))?;
+        if (meta.uid(), meta.gid()) != (owner.uid(), owner.gid()) {
+            std::os::unix::fs::lchown(&path, Some(owner.uid()), Some(owner.gid())).context(doing(&path))?;
+        }
+        if meta.is_dir() {
+            for entry in std::fs::read_dir(&path).context(doing(&path))? {
+                waiting.push(entry.context(doing(&path))?.path());
+            }
+        }
+    }
+    Ok(())
+}

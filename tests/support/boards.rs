@@ -1,0 +1,200 @@
+//! Boards on a network of their own: network namespaces behind a switch, without a route to anywhere else.
+//!
+//! Each board has its own addresses (10.77.0.N), its own loopback with all the usual ports free, and its own home
+//! folder, so that commands run on it exactly as a person would type them. Needs root and iproute2.
+
+use super::cluster::is_root;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Boards and their switch; everything that runs on them ends with this value.
+pub struct Boards {
+    names: Vec<String>,
+    switch: String,
+    pub root: tempfile::TempDir,
+    programs: PathBuf,
+}
+
+fn ip(args: &[&str]) {
+    let output = Command::new("ip").args(args).output().expect("ip starts");
+    assert!(output.status.success(), "ip {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+impl Boards {
+    /// `None`, and says why, where namespaces cannot be made.
+    pub fn new(count: usize) -> Option<Boards> {
+        if !is_root() {
+            super::skip("network namespaces need root");
+            return None;
+        }
+        if Command::new("ip").arg("-V").output().is_err() {
+            super::skip("network namespaces need the command ip (iproute2)");
+            return None;
+        }
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let stem = format!("pf{}x{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let root = tempfile::tempdir().expect("a folder");
+        let programs = root.path().join("bin");
+        std::fs::create_dir(&programs).expect("a folder for programs");
+        for name in ["pinfold", "ipfs-cluster-service", "ipfs-cluster-ctl"] {
+            std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_pinfold"), programs.join(name)).expect("a link");
+        }
+        if let Some(kubo) = super::kubo() {
+            std::os::unix::fs::symlink(kubo, programs.join("ipfs")).expect("a link");
+        }
+        let switch = format!("{stem}s");
+        ip(&["netns", "add", &switch]);
+        let mut boards = Boards { names: Vec::new(), switch, root, programs };
+        let switch = boards.switch.clone();
+        ip(&["-n", &switch, "link", "add", "br0", "type", "bridge"]);
+        ip(&["-n", &switch, "link", "set", "br0", "up"]);
+        for n in 1..=count {
+            let board = format!("{stem}b{n}");
+            ip(&["netns", "add", &board]);
+            boards.names.push(board.clone());
+            let port = format!("port{n}");
+            ip(&[
+                "-n", &switch, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &board,
+            ]);
+            ip(&["-n", &switch, "link", "set", &port, "master", "br0", "up"]);
+            ip(&["-n", &board, "addr", "add", &format!("{}/24", address(n)), "dev", "eth0"]);
+            ip(&["-n", &board, "link", "set", "lo", "up"]);
+            ip(&["-n", &board, "link", "set", "eth0", "up"]);
+            std::fs::create_dir(boards.home(n)).expect("a home");
+        }
+        Some(boards)
+    }
+
+    /// Adds a stand-in for `scp FILE… boardN:[NAME]`, which copies between the homes.
+    pub fn add_scp(&self) {
+        use std::os::unix::fs::PermissionsExt;
+        let root = self.root.path().display();
+        let script = format!(
+            "#!/bin/sh\nset -eu\nfor last; do :; done\nboard=${{last%%:*}}\nname=${{last#*:}}\n\
+             while [ $# -gt 1 ]; do cp -r \"$1\" \"{root}/$board/$name\"; shift; done\n"
+        );
+        let path = self.programs.join("scp");
+        std::fs::write(&path, script).expect("a script");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("a mode");
+    }
+
+    /// The home folder of board `n` (from 1), where its commands start.
+    pub fn home(&self, n: usize) -> PathBuf {
+        self.root.path().join(format!("board{n}"))
+    }
+
+    /// A program on board `n`, with a clean environment.
+    pub fn command(&self, n: usize, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.names[n - 1], program]);
+        let path = format!("{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", self.programs.display());
+        command.env_clear().env("PATH", path).env("HOME", self.home(n)).env("IPFS_TELEMETRY", "off");
+        command.env("TMPDIR", self.root.path()).env("LANG", "C.UTF-8");
+        command.current_dir(self.home(n)).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a shell script to its end.
+    pub fn sh(&self, n: usize, script: &str) -> Output {
+        self.command(n, "sh").args(["-euc", script]).output().expect("sh starts")
+    }
+
+    /// What a script that must succeed said, without the space around it.
+    pub fn ok(&self, n: usize, script: &str) -> String {
+        let output = self.sh(n, script);
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "board {n}: {script}\n{}\n{out}\n{err}", output.status);
+        out.trim().to_string()
+    }
+
+    /// Starts something that stays; its output goes to a file in `home/<name>.log`.
+    pub fn start(&self, n: usize, name: &str, script: &str) -> Running {
+        let log = self.home(n).join(format!("{name}.log"));
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("a log");
+        let mut command = self.command(n, "sh");
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        command.args(["-euc", script]).stdout(file.try_clone().expect("a log")).stderr(file);
+        Running { child: command.spawn().expect("sh starts"), log }
+    }
+}
+
+/// The address of board `n`.
+pub fn address(n: usize) -> String {
+    format!("10.77.0.{n}")
+}
+
+impl Drop for Boards {
+    fn drop(&mut self) {
+        for name in self.names.iter().chain([&self.switch]) {
+            let pids = Command::new("ip").args(["netns", "pids", name]).output();
+            for pid in pids.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default().split_whitespace() {
+                let _ = Command::new("kill").args(["-9", pid]).output();
+            }
+            let _ = Command::new("ip").args(["netns", "del", name]).output();
+        }
+    }
+}
+
+/// Something that runs on a board.
+pub struct Running {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Running {
+    /// What it has said so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Where that is kept.
+    pub fn log_path(&self) -> &Path {
+        &self.log
+    }
+
+    /// Waits until its log satisfies `found`; panics when it ends before.
+    pub fn wait_until<T>(&mut self, what: &str, found: impl Fn(&str) -> Option<T>) -> T {
+        let (child, log) = (&mut self.child, &self.log);
+        super::wait_for(what, super::cluster::PATIENCE, || {
+            // First the child, then the log: what it said last counts.
+            let ended = child.try_wait().expect("a child");
+            let text = std::fs::read_to_string(log).unwrap_or_default();
+            match (found(&text), ended) {
+                (Some(value), _) => Ok(value),
+                (None, Some(status)) => panic!("{what}: it ended before: {status}\n{text}"),
+                (None, None) => Err(text),
+            }
+        })
+    }
+
+    /// The same for words.
+    pub fn wait_for(&mut self, words: &str) {
+        self.wait_until(words, |log| log.contains(words).then_some(()));
+    }
+
+    /// Ctrl-C: everything that was started with it gets the signal; returns when it has ended.
+    pub fn interrupt(&mut self) {
+        let group = format!("-{}", self.child.id());
+        let sent = Command::new("kill").args(["-INT", "--", &group]).status().expect("kill");
+        assert!(sent.success(), "nothing to interrupt");
+        let child = &mut self.child;
+        super::wait_for("the end after Ctrl-C", super::cluster::PATIENCE, || {
+            child.try_wait().expect("a child").ok_or_else(|| "still running".to_string())
+        });
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_none()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // The shell and what it started.
+        let group = format!("-{}", self.child.id());
+        let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
+        let _ = self.child.wait();
+    }
+}
