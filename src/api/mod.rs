@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `server`, `gate`, `listen`, `tls` | a generic HTTP/1.1 server and its limits |
 //! | `http` | requests, answers, the trait of an API |
-//! | `auth`, `browsers`, `cors` | who may ask, under which names, and from which web pages |
+//! | `auth`, `browsers`, `cors`, `guarded` | who may ask, under which names, and from which web pages |
 //! | `query`, `multipart` | what comes in |
 //! | `json`, `stream`, `types` | what goes out |
 //! | `rest` | the routes of ipfs-cluster's REST API, and pinfold's own reading of content |
@@ -16,6 +16,7 @@ pub mod auth;
 pub mod browsers;
 pub mod cors;
 mod gate;
+pub mod guarded;
 pub mod http;
 pub mod json;
 pub mod listen;
