@@ -123,6 +123,9 @@ pub fn new_config(options: &InitOptions) -> Result<Config> {
         let swarm_key_file = options.swarm_key.as_ref().map_or("", |_| SWARM_KEY).to_owned();
         config.ipfs = IpfsSection::Embedded(EmbeddedSection { swarm_key_file, ..EmbeddedSection::default() });
         config.cluster.listen_multiaddress.truncate(1);
+        // ipfs-cluster's default is to do nothing when a peer dies; with the time of grace that it lacks, a reboot
+        // copies nothing, and what its user expects of a cluster holds.
+        config.cluster.disable_repinning = false;
         let (heartbeat, election) = (Duration::from_millis(100), Duration::from_millis(400));
         config.consensus = RaftSection {
             heartbeat_timeout: heartbeat,
