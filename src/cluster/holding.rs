@@ -91,7 +91,8 @@ impl Holding {
     /// while others are on their way.
     pub fn of(pin: &Pin, info: &GlobalPinInfo) -> Holding {
         let holders = info.peer_map.values().filter(|p| p.status != Status::Remote);
-        let holding = judge(pin.replication_min, holders.clone().map(|p| (&*p.peername, p.status, &*p.error)));
+        let holding =
+            judge(pin.replication_min, holders.clone().map(|p| (&*p.peername, p.status, &*p.error)));
         match holding {
             Holding::Waiting if holders.clone().any(|p| p.status == Status::Pinned) => Holding::Held,
             other => other,
@@ -161,11 +162,11 @@ impl Cluster {
                 self.pin(cid, options).await?;
             }
         }
-        Ok(self.follow_pin(cid, before))
+        Ok(self.watch_pin(cid, before))
     }
 
     /// Follows a pin; errors that are in `before` count only when they are still there after a while.
-    fn follow_pin(&self, cid: Cid, before: Vec<Part>) -> BoxStream<'static, Result<u64>> {
+    fn watch_pin(&self, cid: Cid, before: Vec<Part>) -> BoxStream<'static, Result<u64>> {
         let (begun, cluster) = (Instant::now(), self.clone());
         let first = (Some(FIRST_LOOK), 0);
         stream::unfold(first, move |(wait, reached)| {

@@ -280,7 +280,7 @@ section! {
         id: String = String::new(), Optional, NoEffect("the API is served over TCP only");
         /// Private key of the API inside libp2p.
         private_key: Hidden = Hidden::default(), Optional, NoEffect("the API is served over TCP only");
-        /// Users and passwords; null: nobody is asked.
+        /// Users and passwords (plain, or made by `pinfold hash-password`); null: nobody is asked.
         basic_auth_credentials: Credentials = Credentials::default();
         /// File for a line per request; empty: the log.
         http_log_file: String = String::new();
@@ -300,6 +300,13 @@ section! {
         cors_max_age: Duration = Duration::ZERO, Zero;
         /// Listen beyond this machine without asking for a password: whoever reaches the port commands the peer.
         open_to_network: bool = false, Optional;
+        /// Further names (without port) under which the API may be asked while it asks for no password, as behind a
+        /// proxy of your own; "*": any. IP addresses and local names always may.
+        allowed_hosts: Vec<String> = Vec::new(), Optional, List;
+        /// Most connections at once; when all are taken, the one that has been idle longest makes room.
+        max_connections: u32 = 512, Unit("connections"), Optional;
+        /// Most connections at once from one address that is not this machine's loopback.
+        max_connections_per_address: u32 = 128, Unit("connections"), Optional;
     }
 }
 
@@ -342,8 +349,17 @@ section! {
         extract_headers_path: String = "/api/v0/version".into(), Optional;
         /// How long the daemon's headers are remembered; "0s": for ever.
         extract_headers_ttl: Duration = secs(300), Optional, Zero;
-        /// Listen beyond this machine: whoever reaches the port can pin and unpin.
+        /// Listen beyond this machine without asking for a password: whoever reaches the port can pin and unpin.
         open_to_network: bool = false, Optional;
+        /// Users and passwords (plain, or made by `pinfold hash-password`); null: nobody is asked.
+        basic_auth_credentials: Credentials = Credentials::default(), Optional;
+        /// Further names (without port) under which the proxy may be asked while it asks for no password, as behind
+        /// a proxy of your own; "*": any. IP addresses and local names always may.
+        allowed_hosts: Vec<String> = Vec::new(), Optional, List;
+        /// Most connections at once; when all are taken, the one that has been idle longest makes room.
+        max_connections: u32 = 512, Unit("connections"), Optional;
+        /// Most connections at once from one address that is not this machine's loopback.
+        max_connections_per_address: u32 = 128, Unit("connections"), Optional;
     }
 }
 

@@ -185,9 +185,16 @@ impl Consensus {
         self.inner.shared.status().cluster_version
     }
 
-    /// Refuses what not every member of this cluster would understand.
     fn check_spoken(&self, command: &Command) -> Result<()> {
-        let (needed, spoken) = (command.needs(), self.cluster_version());
+        self.check_version(command.needs())
+    }
+
+    /// Refuses what not every member of this cluster would understand.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`] until the cluster version is `needed`: what has to be upgraded.
+    pub fn check_version(&self, needed: u16) -> Result<()> {
+        let spoken = self.cluster_version();
         if needed <= spoken {
             return Ok(());
         }

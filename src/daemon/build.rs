@@ -128,6 +128,9 @@ pub(super) fn rest(config: &Config, folder: &Folder) -> Option<RestConfig> {
         write_timeout: section.write_timeout,
         idle_timeout: section.idle_timeout,
         max_header_bytes: section.max_header_bytes as usize,
+        max_connections: section.max_connections as usize,
+        max_connections_per_address: section.max_connections_per_address as usize,
+        allowed_hosts: section.allowed_hosts.clone(),
         basic_auth: section.basic_auth_credentials.0.clone(),
         log_file: file(&section.http_log_file),
         headers: section
@@ -145,7 +148,7 @@ pub(super) fn rest(config: &Config, folder: &Folder) -> Option<RestConfig> {
 }
 
 /// The IPFS proxy, if it is on.
-pub(super) fn proxy(config: &Config, ipfs: &Arc<dyn Ipfs>) -> Option<ProxyConfig> {
+pub(super) fn proxy(config: &Config, folder: &Folder, ipfs: &Arc<dyn Ipfs>) -> Option<ProxyConfig> {
     let section = config.ipfsproxy.as_ref()?;
     let behind = match &config.ipfs {
         IpfsSection::Embedded(_) => Behind::Embedded(ipfs.clone()),
@@ -164,6 +167,7 @@ pub(super) fn proxy(config: &Config, ipfs: &Arc<dyn Ipfs>) -> Option<ProxyConfig
         write_timeout: section.write_timeout,
         idle_timeout: section.idle_timeout,
         max_header_bytes: section.max_header_bytes as usize,
+        log_file: (!section.log_file.is_empty()).then(|| config.resolve(folder, &section.log_file)),
         behind,
     })
 }

@@ -3,7 +3,7 @@
 use super::signals::Stop;
 use super::enter::{self, Entered, Entry};
 use super::upgrade::{self, Upgraded};
-use super::{build, fresh, legacy, notify, reach, say, DaemonOptions, RunMode, STOP_LIMIT};
+use super::{build, files, fresh, legacy, notify, reach, say, DaemonOptions, RunMode, STOP_LIMIT};
 use crate::api::{self, server::Server};
 use crate::cluster::founding::Desk;
 use crate::cluster::{Cluster, Parts};
@@ -47,6 +47,7 @@ enum Ending {
 pub fn run(options: DaemonOptions) -> Result<()> {
     // Before anything else: a signal during a slow start must be a clean stop too.
     let mut stop = Stop::catch()?;
+    files::raise_limit();
     runtime::block_on(async move {
         // Boxed: everything of a peer passes through this future, too much for a stack frame.
         let started = Box::pin(start(&options));
@@ -211,7 +212,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
         Some(rest) => Some(api::start_rest(rest, cluster.clone()).await.context("api.restapi")?),
         None => None,
     };
-    let proxy = match build::proxy(&config, &ipfs) {
+    let proxy = match build::proxy(&config, &folder, &ipfs) {
         Some(proxy) => Some(api::proxy::start(proxy, cluster.clone()).await.context("api.ipfsproxy")?),
         None => None,
     };

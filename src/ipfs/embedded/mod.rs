@@ -15,6 +15,7 @@
 pub mod bitswap;
 pub mod blocks;
 mod gc;
+pub mod local;
 mod node;
 mod pins;
 #[cfg(test)]
@@ -110,6 +111,8 @@ pub struct Embedded {
     agent: String,
     /// The periodic collection; it ends with the last clone.
     _collecting: Option<Arc<smol::Task<()>>>,
+    public_key: libp2p::identity::PublicKey,
+    meter: Arc<local::Meter>,
 }
 
 impl Embedded {
@@ -119,6 +122,7 @@ impl Embedded {
     /// When the folder or a listen address cannot be used; the sentence says which and why.
     pub async fn open(config: EmbeddedConfig) -> Result<Embedded> {
         let agent = format!("pinfold/{}", crate::VERSION);
+        let public_key = config.keypair.public();
         let mut store = StoreConfig::new(config.folder, config.storage_max);
         store.grace = config.gc_grace;
         let store = runtime::unblock(move || BlockStore::open(store)).await?;
@@ -146,7 +150,7 @@ impl Embedded {
             let node = node.clone();
             Arc::new(runtime::spawn(async move { gc::collect_every(&node, interval).await }))
         });
-        Ok(Embedded { node, host, bitswap, agent, _collecting: collecting })
+        Ok(Embedded { node, host, bitswap, agent, _collecting: collecting, public_key, meter: Arc::default() })
     }
 
     /// The node's swarm.
@@ -181,6 +185,10 @@ impl Embedded {
 
 #[async_trait]
 impl Ipfs for Embedded {
+    fn embedded(&self) -> Option<&Embedded> {
+        Some(self)
+    }
+
     async fn id(&self) -> Result<IpfsId> {
         let id = self.host.peer_id();
         let addresses = self.host.addresses().into_iter().map(|a| a.with(Protocol::P2p(id))).collect();
