@@ -57,7 +57,8 @@ fn try_value(key: &Key, value: &Value) {
     match parse(&tree) {
         Ok((config, _)) => {
             let text = config.to_text().expect("text");
-            let (again, _) = Config::parse("service.json", &text, &Env::empty()).expect(&told("again"));
+            let again = Config::parse("service.json", &text, &Env::empty());
+            let (again, _) = again.unwrap_or_else(|e| panic!("{}: {e}", told("again")));
             assert!(again.means(&config), "{}", told("means something else when it is written"));
         }
         Err(error) => check_message(key, error.kind(), error.message(), value, &told("")),
