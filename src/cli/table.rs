@@ -75,6 +75,7 @@ pub enum Cmd {
     PeerVersion,
     Id,
     PeersLs,
+    PeersAdd,
     PeersRm,
     Drain,
     Rebalance,
@@ -551,6 +552,7 @@ pub const COMMANDS: &[Command] = &[
     command(Cmd::Id, "id", Faces::PC, Side::Client, "Shows the contacted peer and its IPFS node"),
     group("peers", Faces::PC, Side::Client, "Lists and removes peers", &[
         command(Cmd::PeersLs, "ls", Faces::PC, Side::Client, "Lists the peers with their IPFS nodes"),
+        command(Cmd::PeersAdd, "add", Faces::P, Side::Client, "Says how a peer is added: it adds itself").args("<address>", 1, 1),
         command(Cmd::PeersRm, "rm", Faces::PC, Side::Client, "Removes a peer from the cluster; its copies move to others")
             .args("<peer ID>", 0, 1),
     ]),

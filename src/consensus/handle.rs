@@ -599,22 +599,26 @@ impl Consensus {
 
     fn no_leader(&self) -> Error {
         let members = self.inner.shared.members();
-        let voters = members.iter().filter(|m| m.role == Role::Voter);
-        let (mut all, mut connected) = (0, 0);
-        for voter in voters {
-            all += 1;
-            connected += usize::from(
-                voter.raft_id == self.inner.raft_id || self.inner.wire.is_connected(&voter.peer_id),
-            );
-        }
-        Error::unavailable(if all == 0 {
-            "timed out waiting for leader: this peer does not know the members of the cluster yet".to_owned()
-        } else {
-            format!(
-                "timed out waiting for leader: {connected} of {all} voters are connected, {} are needed",
+        let there =
+            |m: &Member| m.raft_id == self.inner.raft_id || self.inner.wire.is_connected(&m.peer_id);
+        let voters: Vec<&Member> = members.iter().filter(|m| m.role == Role::Voter).collect();
+        let away: Vec<String> = voters
+            .iter()
+            .filter(|m| !there(m))
+            .map(|m| if m.name.is_empty() { m.peer_id.to_string() } else { m.name.clone() })
+            .collect();
+        let mut words = match voters.len() {
+            0 => "timed out waiting for leader: this peer does not know the members of the cluster yet".into(),
+            all => format!(
+                "timed out waiting for leader: {} of {all} voters are connected, {} are needed",
+                all - away.len(),
                 all / 2 + 1
-            )
-        })
+            ),
+        };
+        if !away.is_empty() {
+            words.push_str(&format!("; missing: {}", away.join(", ")));
+        }
+        Error::unavailable(words)
     }
 }
 
