@@ -223,11 +223,6 @@ fn raft(config: &Config, warnings: &mut Vec<String>) -> Result<()> {
             format_duration(MAX_ELECTION)
         ));
     }
-    if let Some(id) = r.init_peerset.iter().find(|id| id.parse::<libp2p::PeerId>().is_err()) {
-        return fail(format!(
-            "consensus.raft.init_peerset has \"{id}\", which is no peer id; write what `pinfold id` shows on that peer"
-        ));
-    }
     if r.max_voters.is_multiple_of(2) {
         warnings.push(format!(
             "consensus.raft.max_voters is {}: an even number of voters survives no more failures than one fewer",

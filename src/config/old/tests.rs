@@ -25,19 +25,19 @@ fn read(tree: &Value) -> Reading {
 }
 
 fn moves(changes: &[Change]) -> Vec<(&str, &str)> {
-    let pair = |c| match c {
-        &Change::Moved { ref from, ref to } => Some((from.as_str(), to.as_str())),
+    let pairs = changes.iter().filter_map(|change| match change {
+        Change::Moved { from, to } => Some((from.as_str(), to.as_str())),
         _ => None,
-    };
-    changes.iter().filter_map(pair).collect()
+    });
+    pairs.collect()
 }
 
 fn drops(changes: &[Change]) -> Vec<&str> {
-    let key = |c| match c {
-        &Change::Dropped { ref key, .. } => Some(key.as_str()),
+    let keys = changes.iter().filter_map(|change| match change {
+        Change::Dropped { key, .. } => Some(key.as_str()),
         _ => None,
-    };
-    changes.iter().filter_map(key).collect()
+    });
+    keys.collect()
 }
 
 fn texts(addresses: &[libp2p::Multiaddr]) -> Vec<String> {

@@ -69,7 +69,10 @@ impl Driver {
         }
         let us = self.settings.raft_id;
         let unaware = self.node.raft.prs().iter().any(|(id, progress)| {
-            *id != us && progress.recent_active && progress.matched >= index && progress.committed_index < index
+            *id != us
+                && progress.recent_active
+                && progress.matched >= index
+                && progress.committed_index < index
         });
         if unaware {
             self.node.raft.ping();
