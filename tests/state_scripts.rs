@@ -10,6 +10,7 @@
 //! pin NAME [mode=direct] [name=TEXT] [expire=SECONDS] [min=N] [max=N] [on=PEER,…] [at=SECONDS.NANOS]
 //! many NAME… [mode=direct]      one entry with many pins
 //! unpin NAME                    expire NAME SECONDS
+//! move (NAME FROM,… TO,…)…     one entry with many moves
 //! nothing                       Raft's empty entry
 //! add ID PEER [name=TEXT] [voter=true] [address=MULTIADDR]    role ID voter|learner    remove ID
 //! update ID PEER [name=TEXT] [address=MULTIADDR] [version=TEXT]
@@ -26,7 +27,7 @@ use libp2p::PeerId;
 use multihash::Multihash;
 use pinfold::clock::Timestamp;
 use pinfold::state::{
-    Applied, Command, Event, Machine, Member, MemberChange, Outcome, Pin, PinMode, Pins, Role,
+    Applied, Command, Event, Machine, Member, MemberChange, Move, Outcome, Pin, PinMode, Pins, Role,
 };
 use pinfold::store::memory::MemoryState;
 use pinfold::store::{open_state, Options, StateStore};
@@ -180,6 +181,7 @@ impl Stage {
         let mut text = match answer {
             Ok(Outcome::Done) => "done".to_string(),
             Ok(Outcome::Pin(pin)) => self.show(&pin),
+            Ok(Outcome::Moved(count)) => format!("{count} moved"),
             Err(error) => {
                 assert!(error.kind().is_deterministic(), "{error}");
                 let mut message = format!("{:?}: {error}", error.kind());
@@ -193,6 +195,7 @@ impl Stage {
             text += "\n  ";
             text += &match event {
                 Event::Pinned(pin) => format!("event: pinned {}", self.show(&pin)),
+                Event::Moved(pin) => format!("event: moved {}", self.show(&pin)),
                 Event::Unpinned(pin) => format!("event: unpinned {}", self.show(&pin)),
                 Event::MembersChanged => "event: members changed".into(),
                 Event::Replaced => "event: replaced".into(),
@@ -262,6 +265,20 @@ impl goldenscript::Runner for Stage {
                     pins.push(pin);
                 }
                 self.apply(Entry::Command(Some(Command::PinMany(pins))))?
+            }
+            "move" => {
+                // NAME FROM,… TO,… and so on, all in one entry.
+                let mut moves = Vec::new();
+                let words: Vec<String> = args.rest_pos().iter().map(|a| a.value.clone()).collect();
+                for three in words.chunks(3) {
+                    let [name, from, to] = three else { return Err("NAME FROM TO".into()) };
+                    let mut peers = |list: &str| -> Answer<Vec<PeerId>> {
+                        list.split(',').filter(|p| *p != "nobody").map(|p| self.peer_id(p)).collect()
+                    };
+                    let (from, to) = (peers(from)?, peers(to)?);
+                    moves.push(Move { cid: self.cid(name), from, to });
+                }
+                self.apply(Entry::Command(Some(Command::Reallocate(moves))))?
             }
             "unpin" => {
                 let cid = self.cid(&next("NAME")?);

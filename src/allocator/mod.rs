@@ -2,9 +2,13 @@
 //!
 //! The rules are ipfs-cluster's (reference J.3): holders that are alive stay, user allocations come first,
 //! the rest is spread by the `allocate_by` metrics: a partitionable metric (a tag) groups the
-//! candidates and replicas go round-robin over the groups; any other metric orders by weight, best first.
+//! candidates and the next copy goes to the group that has fewest; any other metric orders by weight, best first.
+//! [`repin`] decides what moves when holders die, return or leave, [`rebalance`] what moves for evenness' sake.
 //! The function reads no clock, no network and no state: whoever proposes a pin gathers the
 //! [`Candidate`]s and commits the answer, so that every peer stores the same allocations.
+
+pub mod rebalance;
+pub mod repin;
 
 use crate::error::{Error, Result};
 use libp2p::PeerId;
@@ -109,8 +113,9 @@ pub fn allocate(request: &Request<'_>) -> Result<Vec<PeerId>> {
         )));
     }
     let mut chosen = alive;
+    let holding: Vec<&Candidate> = request.candidates.iter().filter(|c| chosen.contains(&c.peer)).collect();
     let preferred = request.preferred.iter().filter(|p| free.iter().any(|c| c.peer == **p)).copied();
-    for peer in preferred.chain(balanced(&free, 0)) {
+    for peer in preferred.chain(rank(&free, &holding)) {
         if chosen.len() == max {
             break;
         }
@@ -121,8 +126,13 @@ pub fn allocate(request: &Request<'_>) -> Result<Vec<PeerId>> {
     Ok(chosen)
 }
 
-/// Candidates in the order in which replicas should be placed, by the metrics from `level` on.
-fn balanced(candidates: &[&Candidate], level: usize) -> Vec<PeerId> {
+/// Candidates in the order in which further copies should be placed, where `held` have one already: by the first
+/// metric, and among what it calls equal (or of one group) by the next.
+pub fn rank(candidates: &[&Candidate], held: &[&Candidate]) -> Vec<PeerId> {
+    balanced(candidates, held, 0)
+}
+
+fn balanced(candidates: &[&Candidate], held: &[&Candidate], level: usize) -> Vec<PeerId> {
     let Some(first) = candidates.first() else { return Vec::new() };
     let Some(metric) = first.metrics.get(level) else {
         let mut peers: Vec<PeerId> = candidates.iter().map(|c| c.peer).collect();
@@ -135,23 +145,37 @@ fn balanced(candidates: &[&Candidate], level: usize) -> Vec<PeerId> {
         sorted.sort_by(|a, b| weight(b).cmp(&weight(a)).then_with(|| a.peer.cmp(&b.peer)));
         return sorted.into_iter().map(|c| c.peer).collect();
     }
-    // Groups by value, the heaviest (by the next metric that has weights) first; then round-robin.
-    let mut groups: BTreeMap<&str, Vec<&Candidate>> = BTreeMap::new();
+    // Groups by value. The one with the fewest copies is next; of those, the heaviest by the next metric that has
+    // weights. Without any copy yet that is a round-robin.
+    let value = |c: &Candidate| c.metrics.get(level).map_or(String::new(), |m| m.value.clone());
+    let mut groups: BTreeMap<String, Vec<&Candidate>> = BTreeMap::new();
     for c in candidates {
-        groups.entry(c.metrics.get(level).map_or("", |m| m.value.as_str())).or_default().push(c);
+        groups.entry(value(c)).or_default().push(c);
     }
-    let mut groups: Vec<(i128, &str, Vec<PeerId>)> = groups
+    struct Group {
+        copies: usize,
+        weight: i128,
+        peers: std::collections::VecDeque<PeerId>,
+    }
+    let mut groups: Vec<Group> = groups
         .into_iter()
-        .map(|(value, members)| {
+        .map(|(name, members)| {
             let weight = members
                 .iter()
                 .flat_map(|c| c.metrics.iter().skip(level + 1).find(|m| !m.partitionable))
                 .map(|m| i128::from(m.weight))
                 .sum();
-            (weight, value, balanced(&members, level + 1))
+            let inside: Vec<&Candidate> = held.iter().filter(|c| value(c) == name).copied().collect();
+            let peers = balanced(&members, &inside, level + 1).into();
+            Group { copies: inside.len(), weight, peers }
         })
         .collect();
-    groups.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(b.1)));
-    let rounds = groups.iter().map(|g| g.2.len()).max().unwrap_or(0);
-    (0..rounds).flat_map(|round| groups.iter().filter_map(move |g| g.2.get(round).copied())).collect()
+    // Stable: equal weights stay in the order of the values.
+    groups.sort_by_key(|g| std::cmp::Reverse(g.weight));
+    let mut order = Vec::with_capacity(candidates.len());
+    while let Some(next) = groups.iter_mut().filter(|g| !g.peers.is_empty()).min_by_key(|g| g.copies) {
+        next.copies += 1;
+        order.extend(next.peers.pop_front());
+    }
+    order
 }

@@ -250,6 +250,25 @@ pub struct LocalOne {
     pub what: Option<String>,
 }
 
+/// `drain`
+#[derive(FromArgs, Clone, Debug, PartialEq)]
+pub struct Drain {
+    /// take pins again
+    #[argh(switch)]
+    pub undo: bool,
+    /// the peer
+    #[argh(positional)]
+    pub peer: String,
+}
+
+/// `rebalance`
+#[derive(FromArgs, Clone, Debug, Default, PartialEq)]
+pub struct Rebalance {
+    /// only say
+    #[argh(switch)]
+    pub dry_run: bool,
+}
+
 /// `add`
 #[derive(FromArgs, Clone, Debug, Default, PartialEq)]
 pub struct Add {
@@ -501,6 +520,8 @@ pub enum Parsed {
     Join(Join),
     Invite,
     SwarmKey(SwarmKey),
+    Doctor,
+    HashPassword,
     StateExport(StateExport),
     StateImport(StateImport),
     StateCleanup(StateCleanup),
@@ -512,7 +533,10 @@ pub enum Parsed {
     PeerVersion,
     Id,
     PeersLs,
+    PeersAdd(One),
     PeersRm(One),
+    Drain(Drain),
+    Rebalance(Rebalance),
     Add(Box<Add>),
     Get(Get),
     Cat(Many),
@@ -548,6 +572,8 @@ pub fn parse(words: &Words) -> Result<(Globals, Parsed), Failure> {
         Cmd::Join => Parsed::Join(typed(&name, own)?),
         Cmd::Invite => Parsed::Invite,
         Cmd::SwarmKey => Parsed::SwarmKey(typed(&name, own)?),
+        Cmd::Doctor => Parsed::Doctor,
+        Cmd::HashPassword => Parsed::HashPassword,
         Cmd::StateExport => Parsed::StateExport(typed(&name, own)?),
         Cmd::StateImport => Parsed::StateImport(typed(&name, own)?),
         Cmd::StateCleanup => Parsed::StateCleanup(typed(&name, own)?),
@@ -559,7 +585,10 @@ pub fn parse(words: &Words) -> Result<(Globals, Parsed), Failure> {
         Cmd::PeerVersion => Parsed::PeerVersion,
         Cmd::Id => Parsed::Id,
         Cmd::PeersLs => Parsed::PeersLs,
+        Cmd::PeersAdd => Parsed::PeersAdd(typed(&name, own)?),
         Cmd::PeersRm => Parsed::PeersRm(typed(&name, own)?),
+        Cmd::Drain => Parsed::Drain(typed(&name, own)?),
+        Cmd::Rebalance => Parsed::Rebalance(typed(&name, own)?),
         Cmd::Add => Parsed::Add(Box::new(typed(&name, own)?)),
         Cmd::Get => Parsed::Get(typed(&name, own)?),
         Cmd::Cat => Parsed::Cat(typed(&name, own)?),

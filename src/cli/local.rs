@@ -7,6 +7,8 @@
 use super::args::{self, Globals, Parsed};
 use super::face::Face;
 use super::failure::{Failure, Outcome};
+use super::output::Encoding;
+use super::{doctor, secrets};
 use crate::config::init::{self, InitOptions, Ports};
 use crate::config::{self, Config, Env, Folder, Secret, SwarmKey};
 use crate::daemon::{self, DaemonOptions, FreshOptions, ImportOverrides, Imported, RunMode, Upgraded};
@@ -23,10 +25,13 @@ const ATTEMPTS: usize = 3;
 ///
 /// # Errors
 /// Whatever ends it.
-pub fn run(face: Face, globals: &Globals, command: Parsed) -> Outcome {
+pub fn run(face: Face, globals: &Globals, command: Parsed, encoding: Encoding) -> Outcome {
     if command == Parsed::Version {
         writeln!(std::io::stdout(), "{}", crate::VERSION)?;
         return Ok(());
+    }
+    if command == Parsed::HashPassword {
+        return secrets::hash_password();
     }
     crate::log::init(&levels(globals)).map_err(|e| Failure::Usage(e.to_string()))?;
     let home = if face == Face::Pinfold { config::Face::Pinfold } else { config::Face::IpfsCluster };
@@ -66,6 +71,7 @@ pub fn run(face: Face, globals: &Globals, command: Parsed) -> Outcome {
             Ok(())
         }
         Parsed::SwarmKey(args) => swarm_key(&folder, &args),
+        Parsed::Doctor => doctor::run(&folder, encoding),
         Parsed::StateExport(args) => state_export(&folder, args.file.as_deref()),
         Parsed::StateImport(args) => state_import(&folder, &args, globals.force),
         Parsed::StateCleanup(args) => {

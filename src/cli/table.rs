@@ -62,6 +62,8 @@ pub enum Cmd {
     Join,
     Invite,
     SwarmKey,
+    Doctor,
+    HashPassword,
     StateExport,
     StateImport,
     StateCleanup,
@@ -73,7 +75,10 @@ pub enum Cmd {
     PeerVersion,
     Id,
     PeersLs,
+    PeersAdd,
     PeersRm,
+    Drain,
+    Rebalance,
     Add,
     PinAdd,
     PinRm,
@@ -494,6 +499,16 @@ pub const COMMANDS: &[Command] = &[
             &[],
             "the key that this peer's embedded node uses, for a Kubo that should talk to it, instead of a new one",
         )]),
+    command(Cmd::Doctor, "doctor", Faces::P, Side::Both, "Looks at everything a peer needs, and says what is wrong and how to mend it")
+        .details(
+            "Works with the daemon running and stopped, and changes nothing. Each line is OK, WARN or FAIL, with a command that \
+             mends it. The exit code is 1 when something fails, else 0.",
+        ),
+    command(Cmd::HashPassword, "hash-password", Faces::P, Side::Local, "Reads a password and prints its hash for basic_auth_credentials")
+        .details(
+            "Asks for the password, or reads one line of standard input. What is printed goes into service.json instead of \
+             the password: {\"user\": \"$pbkdf2-sha256$...\"}.",
+        ),
     group("state", Faces::PS, Side::Local, "Manages the peer's persistent state (pinset); the daemon must be stopped", &[
         command(Cmd::StateExport, "export", Faces::PS, Side::Local, "Writes the pinset as JSON, one pin per line")
             .flags(&[Flag::value("file", &["f"], "FILE", "where to write; standard output without it")]),
@@ -537,9 +552,24 @@ pub const COMMANDS: &[Command] = &[
     command(Cmd::Id, "id", Faces::PC, Side::Client, "Shows the contacted peer and its IPFS node"),
     group("peers", Faces::PC, Side::Client, "Lists and removes peers", &[
         command(Cmd::PeersLs, "ls", Faces::PC, Side::Client, "Lists the peers with their IPFS nodes"),
+        command(Cmd::PeersAdd, "add", Faces::P, Side::Client, "Says how a peer is added: it adds itself").args("<address>", 1, 1),
         command(Cmd::PeersRm, "rm", Faces::PC, Side::Client, "Removes a peer from the cluster; its copies move to others")
             .args("<peer ID>", 0, 1),
     ]),
+    command(Cmd::Drain, "drain", Faces::P, Side::Client, "Moves all pins off a peer, which takes no new ones until --undo")
+        .args("<peer ID>", 1, 1)
+        .details(
+            "The peer keeps each copy until another peer has one. It stays drained across restarts. Interrupting this \
+             command does not stop the draining; --undo does. Pins that are on every peer stay.",
+        )
+        .flags(&[Flag::switch("undo", &[], "let the peer take pins again; it gets none back by itself")]),
+    command(Cmd::Rebalance, "rebalance", Faces::P, Side::Client, "Evens out the copies between the peers, for example after adding one")
+        .details(
+            "Moves as few copies as it takes to fill all peers in proportion to their capacity, with the copies of one \
+             pin in different groups (tags) where there are several. A copy is dropped only when the new one is \
+             complete. Interrupting the command stops it, with every pin keeping its copies; run it again to go on.",
+        )
+        .flags(&[Flag::switch("dry-run", &["n"], "only say what would move")]),
     command(Cmd::Add, "add", Faces::PC, Side::Client, "Adds files or folders, spreads them to the peers and pins them")
         .args("<path or URL> ...", 1, ANY)
         .flags(ADD),
@@ -585,7 +615,10 @@ pub const COMMANDS: &[Command] = &[
             LOCAL,
             Flag::value("filter", &[], "STATES", "only these (comma list): pinned, pinning, error, queued, pin_error, …"),
         ]),
-    command(Cmd::Sync, "sync", Faces::PC, Side::Client, "The former name of `status` for one CID, and of `recover` for all")
+    command(Cmd::Sync, "sync", Faces::P, Side::Client, "Compares what is known with what IPFS has now; shows what differed or is in error")
+        .args("[CID]", 0, 1)
+        .flags(&[LOCAL]),
+    command(Cmd::Sync, "sync", Faces::C, Side::Client, "Compares what is known with what IPFS has now; shows what differed or is in error")
         .args("[CID]", 0, 1)
         .flags(&[LOCAL])
         .hidden(),

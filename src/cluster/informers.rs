@@ -7,7 +7,9 @@ use crate::monitor::{Ping, Reading, PING};
 use crate::net::HostEvent;
 use crate::runtime;
 use crate::state::{version, Event};
+use crate::store::Table;
 use libp2p::{Multiaddr, PeerId};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How long one peer may take to receive our metrics.
@@ -26,6 +28,8 @@ const ADDRESS_SETTLE: Duration = Duration::from_secs(1);
 const GREETINGS: usize = 20;
 /// Between two such attempts.
 const GREET_AGAIN: Duration = Duration::from_millis(250);
+/// No TTL, however short, makes an informer measure more often than this.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// Most IPFS nodes dialled in one round.
 const MAX_SWARM_DIALS: usize = 16;
 
@@ -38,18 +42,44 @@ pub enum DiskMetric {
     RepoSize,
 }
 
+/// What an informer measures.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Measure {
+    /// The repository of the IPFS node.
+    Disk(DiskMetric),
+    /// Nothing: the `tag:<key>` metrics are as configured.
+    Tags(BTreeMap<String, String>),
+    /// Pins that wait, compared in steps of so many.
+    PinQueue(u64),
+    /// Pins that this peer keeps.
+    NumPin,
+}
+
+/// One kind of metric that this peer tells.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Informer {
+    /// How long a value is good.
+    pub ttl: Duration,
+    /// What it is.
+    pub measure: Measure,
+}
+
 /// Starts them all.
 pub(super) fn start(cluster: &Cluster) -> Vec<smol::Task<()>> {
     let mut tasks = vec![
         runtime::spawn(ping(cluster.clone())),
-        runtime::spawn(measure(cluster.clone())),
         runtime::spawn(greet(cluster.clone())),
         runtime::spawn(follow_members(cluster.clone())),
         runtime::spawn(check(cluster.clone())),
         runtime::spawn(expire(cluster.clone())),
         runtime::spawn(tell_addresses(cluster.clone())),
         runtime::spawn(super::version::agree(cluster.clone())),
+        runtime::spawn(super::repin::lead(cluster.clone())),
+        runtime::spawn(super::twins::watch(cluster.clone())),
     ];
+    for informer in cluster.inner.settings.informers.clone() {
+        tasks.push(runtime::spawn(inform(cluster.clone(), informer)));
+    }
     if let Some(delay) = cluster.inner.settings.connect_swarms {
         tasks.push(runtime::spawn(connect_swarms(cluster.clone(), delay)));
     }
@@ -60,26 +90,49 @@ pub(super) fn start(cluster: &Cluster) -> Vec<smol::Task<()>> {
 /// look dead.
 async fn ping(cluster: Cluster) {
     loop {
-        let reading = vec![cluster.ping().await];
+        let mut reading = vec![cluster.ping().await];
+        reading.extend(cluster.drained());
         cluster.keep(reading.clone());
         cluster.tell_all(&reading).await;
         runtime::sleep(cluster.inner.settings.ping_interval).await;
     }
 }
 
-/// Measures everything else and tells everybody, at half the TTL; sooner again when IPFS did not answer.
-async fn measure(cluster: Cluster) {
-    let settings = &cluster.inner.settings;
+/// Measures one kind of thing and tells everybody, at half of its TTL, after an error at a quarter; the disk also after
+/// so many pins, for those make it grow.
+async fn inform(cluster: Cluster, informer: Informer) {
+    let trigger = u64::from(cluster.inner.settings.informer_trigger);
+    let triggered = trigger > 0 && matches!(informer.measure, Measure::Disk(_));
+    let mut said = false;
     loop {
-        let mut pause = settings.metric_ttl / 2;
-        let (readings, failure) = cluster.inform().await;
-        if let Some(error) = failure {
-            log::warn!(target: "diskinfo", "cannot measure: {error}");
-            pause = pause.min(settings.ping_interval);
+        let pinned = cluster.tracker().pinned();
+        let pause = match cluster.measure(&informer).await {
+            Ok(readings) => {
+                said = false;
+                cluster.keep(readings);
+                // All that we know of ourselves goes along: allocation counts only who has every metric, and whoever
+                // missed one must not wait half a TTL for it.
+                let own = {
+                    let shared = &cluster.inner.readings;
+                    shared.lock().readings(&cluster.inner.me, shared.now_ms())
+                };
+                cluster.tell_all(&own).await;
+                informer.ttl / 2
+            }
+            Err(error) => {
+                // Once: it is asked again and again, and the metric that expires raises an alert of its own.
+                if !std::mem::replace(&mut said, true) {
+                    log::warn!(target: "diskinfo", "cannot measure: {error}");
+                }
+                informer.ttl / 4
+            }
+        };
+        let pause = runtime::sleep(pause.max(SHORTEST_PAUSE));
+        if triggered {
+            smol::future::or(pause, cluster.tracker().wait_pinned(pinned + trigger - 1)).await;
+        } else {
+            pause.await;
         }
-        cluster.keep(readings.clone());
-        cluster.tell_all(&readings).await;
-        runtime::sleep(pause).await;
     }
 }
 
@@ -216,11 +269,9 @@ impl Cluster {
         Reading { name: PING.into(), value, weight: 0, partitionable: false, ttl_ms }
     }
 
-    /// The informer metrics: tags and pin queue, and the disk unless IPFS cannot say.
-    async fn inform(&self) -> (Vec<Reading>, Option<Error>) {
-        let settings = &self.inner.settings;
-        let ttl_ms = settings.metric_ttl.as_millis() as u64;
-        let waiting = self.tracker().waiting_pins() as i64;
+    /// The metrics of one informer, as they are now.
+    async fn measure(&self, informer: &Informer) -> Result<Vec<Reading>> {
+        let ttl_ms = informer.ttl.as_millis() as u64;
         let reading = |name: &str, value: String, weight: i64, partitionable: bool| Reading {
             name: name.into(),
             value,
@@ -228,34 +279,52 @@ impl Cluster {
             partitionable,
             ttl_ms,
         };
-        let mut readings = vec![reading("pinqueue", waiting.to_string(), -waiting, false)];
-        for (key, value) in &settings.tags {
-            readings.push(reading(&format!("tag:{key}"), value.clone(), 0, true));
-        }
-        let stat = runtime::timeout(ASK_IPFS, "the IPFS daemon", self.inner.ipfs.repo_stat()).await;
-        let stat = match stat {
-            Ok(stat) => stat,
-            // The other metrics are worth telling all the same.
-            Err(error) => return (readings, Some(error)),
-        };
-        let free = stat.storage_max.saturating_sub(stat.repo_size);
-        let as_weight = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-        readings.push(match settings.disk_metric {
-            DiskMetric::FreeSpace => reading("freespace", free.to_string(), as_weight(free), false),
-            DiskMetric::RepoSize => {
-                reading("reposize", stat.repo_size.to_string(), -as_weight(stat.repo_size), false)
+        let as_weight = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        Ok(match &informer.measure {
+            Measure::Tags(tags) => {
+                tags.iter().map(|(k, v)| reading(&format!("tag:{k}"), v.clone(), 0, true)).collect()
             }
-        });
-        (readings, None)
+            Measure::PinQueue(bucket) => {
+                let waiting = self.tracker().waiting_pins() as u64;
+                vec![reading("pinqueue", waiting.to_string(), -as_weight(waiting / (*bucket).max(1)), false)]
+            }
+            Measure::NumPin => {
+                // What the cluster keeps here. Asking IPFS would mean to list its pins, each time all of them.
+                let pins = self.inner.state.count(Table::Local);
+                vec![reading("numpin", pins.to_string(), -as_weight(pins), false)]
+            }
+            Measure::Disk(metric) => {
+                let limit = ASK_IPFS.min(informer.ttl);
+                let stat = runtime::timeout(limit, "the IPFS daemon", self.inner.ipfs.repo_stat()).await?;
+                let free = stat.storage_max.saturating_sub(stat.repo_size);
+                match metric {
+                    DiskMetric::RepoSize => {
+                        vec![reading("reposize", stat.repo_size.to_string(), -as_weight(stat.repo_size), false)]
+                    }
+                    // As in ipfs-cluster: who has no space at all does not say so, and is allocated nothing.
+                    DiskMetric::FreeSpace if free == 0 => {
+                        return Err(Error::full(format!(
+                            "the IPFS repository has reached its limit of {} bytes: raise StorageMax (or \
+                             embedded.storage_max), or unpin something and run `ipfs gc`",
+                            stat.storage_max
+                        )))
+                    }
+                    DiskMetric::FreeSpace => {
+                        vec![reading("freespace", free.to_string(), as_weight(free), false)]
+                    }
+                }
+            }
+        })
     }
 
     /// Our own readings count like anybody's.
-    fn keep(&self, readings: Vec<Reading>) {
+    pub(super) fn keep(&self, readings: Vec<Reading>) {
         let shared = &self.inner.readings;
         shared.lock().take(self.inner.me, readings, shared.now_ms(), Timestamp::now());
     }
 
-    async fn tell_all(&self, readings: &[Reading]) {
+    /// Tells every member that is connected.
+    pub(super) async fn tell_all(&self, readings: &[Reading]) {
         let host = self.inner.rpc.host();
         let connected = self.member_ids().into_iter().filter(|p| *p != self.inner.me && host.is_connected(p));
         futures::future::join_all(connected.map(|peer| self.tell(peer, readings))).await;
@@ -278,7 +347,11 @@ impl Cluster {
                 return;
             }
             let mut readings = vec![self.ping().await];
-            readings.extend(self.inform().await.0);
+            readings.extend(self.drained());
+            for informer in &self.inner.settings.informers {
+                // What cannot be measured now is told when it can.
+                readings.extend(self.measure(informer).await.unwrap_or_default());
+            }
             if self.tell(peer, &readings).await {
                 return;
             }
@@ -293,6 +366,7 @@ impl Cluster {
             let readings = &self.inner.readings;
             let (monitor, now) = (readings.lock(), readings.now_ms());
             let (mut missing, mut unknown) = (Vec::new(), false);
+            let own = monitor.last_ping(&self.inner.me).and_then(|ping| ping.ipfs_id.parse::<PeerId>().ok());
             for peer in self.member_ids().into_iter().filter(|p| *p != self.inner.me) {
                 if monitor.reading(PING, &peer, now).is_none() {
                     // Dead, or only not heard of yet.
@@ -300,7 +374,9 @@ impl Cluster {
                     continue;
                 }
                 let Some(ping) = monitor.last_ping(&peer) else { continue };
-                if ping.ipfs_id.parse::<PeerId>().is_ok_and(|id| !connected.contains(&id)) {
+                // One with our own identity cannot be connected with, see `twins`.
+                let (theirs, ours) = (ping.ipfs_id.parse::<PeerId>(), own.as_ref());
+                if theirs.is_ok_and(|id| Some(&id) != ours && !connected.contains(&id)) {
                     let addresses = ping.ipfs_addresses.iter().filter_map(|a| a.parse::<Multiaddr>().ok());
                     missing.push(addresses.collect::<Vec<_>>());
                 }

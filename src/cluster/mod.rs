@@ -6,16 +6,27 @@
 //! are answered when a majority has them durably.
 
 mod add;
+mod clocks;
 mod content;
+pub mod founding;
+mod holders;
+mod holding;
 mod informers;
+mod leave;
 mod peers;
 mod pins;
+mod repin;
+mod repos;
 mod rpc;
 mod status;
+mod time;
+mod twins;
 mod version;
 
 pub use add::{AddOptions, AddPart, PartKind};
-pub use informers::DiskMetric;
+pub use holding::Holding;
+pub use informers::{DiskMetric, Informer, Measure};
+pub use repin::{MoveProgress, PeerShare};
 pub use rpc::{join, JoinReply, JoinRequest};
 
 use crate::api::types::{Alert, Bandwidth, Metric, Version};
@@ -28,6 +39,7 @@ use crate::store::StateStore;
 use crate::tracker::Tracker;
 use libp2p::PeerId;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -49,12 +61,16 @@ pub struct Settings {
     pub check_interval: Duration,
     /// Metric names that allocation goes by, in order.
     pub allocate_by: Vec<String>,
-    /// Which disk metric is measured.
-    pub disk_metric: DiskMetric,
-    /// How long informer metrics live.
-    pub metric_ttl: Duration,
-    /// `tag:<key>` metrics.
-    pub tags: BTreeMap<String, String>,
+    /// What this peer measures and tells about itself.
+    pub informers: Vec<Informer>,
+    /// After so many pins the disk is measured out of turn; 0: never.
+    pub informer_trigger: u32,
+    /// Whether copies of the dead are made anew.
+    pub repin: bool,
+    /// How long a peer may be silent beyond its last ping before it counts as dead.
+    pub repin_grace: Duration,
+    /// There while this peer is drained.
+    pub drained_file: PathBuf,
     /// When the IPFS daemons are first connected with each other; `None`: never.
     pub connect_swarms: Option<Duration>,
     /// Between two looks for expired pins (the leader's task).
@@ -115,6 +131,7 @@ struct Inner {
     readings: Arc<Readings>,
     /// Full when a member told of an IPFS node that is new to us: it need not wait for the next round.
     new_node: (async_channel::Sender<()>, async_channel::Receiver<()>),
+    repin: repin::Shared,
     tasks: Mutex<Vec<smol::Task<()>>>,
 }
 
@@ -128,8 +145,10 @@ impl std::ops::Deref for Inner {
 impl Cluster {
     /// Starts answering the other peers, measuring, and looking after expired pins.
     pub fn start(parts: Parts) -> Cluster {
+        let repin = repin::Shared::new(parts.settings.drained_file.clone());
         let cluster = Cluster {
             inner: Arc::new(Inner {
+                repin,
                 parts,
                 readings: Arc::default(),
                 new_node: async_channel::bounded(1),
@@ -137,6 +156,9 @@ impl Cluster {
             }),
         };
         rpc::register(&cluster);
+        repin::register(&cluster);
+        status::sync::register(&cluster);
+        clocks::register(&cluster);
         let tasks = informers::start(&cluster);
         cluster.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(tasks);
         cluster

@@ -22,7 +22,7 @@ impl Cluster {
     }
 
     /// One pin. Read on the executor: it is in the overlay or a few hot pages away.
-    fn find(&self, cid: &Cid) -> Result<Option<Pin>> {
+    pub(super) fn find(&self, cid: &Cid) -> Result<Option<Pin>> {
         self.pins().get(cid)
     }
 
@@ -31,10 +31,11 @@ impl Cluster {
     /// # Errors
     /// Bad options, not enough peers, a direct pin over a recursive one, no majority.
     pub async fn pin(&self, cid: Cid, options: PinOptions) -> Result<Pin> {
+        self.check_clock(options.expire_at).await?;
         let existing = self.find(&cid)?;
         let pin = match options.pin_update {
             Some(source) => self.updated(cid, source, &options).await?,
-            None => self.prepared(cid, &options, existing.as_ref())?,
+            None => self.prepared(cid, &options, existing.as_ref()).await?,
         };
         self.commit(pin).await
     }
@@ -57,15 +58,18 @@ impl Cluster {
     }
 
     /// A pin with defaults filled in, checked, and allocated.
-    fn prepared(&self, cid: Cid, options: &PinOptions, existing: Option<&Pin>) -> Result<Pin> {
+    async fn prepared(&self, cid: Cid, options: &PinOptions, existing: Option<&Pin>) -> Result<Pin> {
         let mut pin = self.described(cid, options)?;
         if existing.is_some_and(|e| e.mode == PinMode::Recursive && pin.mode == PinMode::Direct) {
             return Err(Error::conflict(
                 "cannot repin a CID which is already pinned in recursive mode (new pin is pinned as direct). Unpin it first.",
             ));
         }
-        let current = existing.map(|e| e.allocations.as_slice()).unwrap_or_default();
-        pin.allocations = self.allocate(&pin, current, &options.user_allocations)?;
+        let current = match existing {
+            Some(existing) => self.holders_to_keep(existing, pin.replication_max).await,
+            None => Vec::new(),
+        };
+        pin.allocations = self.allocate(&pin, &current, &options.user_allocations)?;
         Ok(pin)
     }
 
@@ -106,13 +110,15 @@ impl Cluster {
         allocator::allocate(&Request { min, max, current, preferred, candidates: &candidates })
     }
 
-    fn candidates(&self) -> Vec<Candidate> {
+    /// The members that may get a pin: alive, not drained, with every metric.
+    pub(super) fn candidates(&self) -> Vec<Candidate> {
         let readings = &self.inner.readings;
         let (monitor, now) = (readings.lock(), readings.now_ms());
         let names = &self.inner.settings.allocate_by;
         self.member_ids()
             .into_iter()
             .filter(|peer| monitor.reading(crate::monitor::PING, peer, now).is_some())
+            .filter(|peer| monitor.reading(crate::monitor::DRAINED, peer, now).is_none())
             .filter_map(|peer| {
                 let metrics = names
                     .iter()
@@ -145,7 +151,11 @@ impl Cluster {
         self.pin(cid, options).await
     }
 
-    async fn resolve(&self, path: &str) -> Result<Cid> {
+    /// The CID that a path stands for.
+    ///
+    /// # Errors
+    /// What resolving says.
+    pub async fn resolve(&self, path: &str) -> Result<Cid> {
         // A bare CID needs no IPFS daemon.
         if let Some(cid) =
             path.strip_prefix("/ipfs/").and_then(|rest| rest.trim_end_matches('/').parse().ok())
@@ -162,7 +172,7 @@ impl Cluster {
     pub async fn unpin(&self, cid: Cid) -> Result<Pin> {
         match self.inner.consensus.propose(Command::Unpin(cid)).await? {
             Outcome::Pin(pin) => Ok(*pin),
-            Outcome::Done => Err(Error::internal("unpin was committed without telling the pin it removed")),
+            Outcome::Done | Outcome::Moved(_) => Err(Error::internal("unpin was committed without telling the pin it removed")),
         }
     }
 
@@ -198,14 +208,14 @@ impl Cluster {
         &self.inner.tracker
     }
 
-    /// Proposes the removal of pins that have expired. The leader's task: its clock decides when to propose, the
-    /// log decides what is removed.
+    /// Proposes the removal of pins that have expired. The leader's task: the members' clocks decide when to propose,
+    /// the log decides what is removed.
     pub(super) async fn expire(&self) -> Result<()> {
         let status = self.inner.consensus.status();
         if status.leader != Some(status.raft_id) {
             return Ok(());
         }
-        let now = Timestamp::now();
+        let now = self.time().await;
         let mut pins = self.allocations();
         while let Some(pin) = futures::StreamExt::next(&mut pins).await {
             let pin = pin?;

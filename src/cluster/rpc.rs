@@ -44,7 +44,7 @@ pub(super) const LINKS: &str = "cluster.links";
 pub(super) const ROWS_PER_FRAME: usize = 500;
 /// How long whoever asked for all statuses may leave us waiting: it reads from all peers in step, at the pace
 /// of the slowest and of its own client.
-const STATUS_IDLE: Duration = Duration::from_secs(300);
+pub(super) const STATUS_IDLE: Duration = Duration::from_secs(300);
 /// A peer that works on an answer, or has nothing to send yet, gives a sign of life this often: well
 /// below the idle limit of the other end.
 pub(super) const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
@@ -107,10 +107,10 @@ pub(super) struct Links {
 }
 
 /// A handler that is a method of [`Cluster`].
-struct Method<F>(Cluster, F);
+pub(super) struct Method<F>(pub(super) Cluster, pub(super) F);
 
 /// Every handler has this shape.
-type Serve = for<'a> fn(&'a Cluster, &'a mut Call) -> futures::future::BoxFuture<'a, Result<()>>;
+pub(super) type Serve = for<'a> fn(&'a Cluster, &'a mut Call) -> futures::future::BoxFuture<'a, Result<()>>;
 
 #[async_trait]
 impl Handler for Method<Serve> {
@@ -136,6 +136,14 @@ pub(super) fn register(cluster: &Cluster) {
     for (name, access, serve) in methods {
         cluster.inner.rpc.register(name, access, Arc::new(Method(cluster.clone(), serve)));
     }
+    for (name, serve) in [super::holding::METHOD, super::repos::METHOD] {
+        cluster.inner.rpc.register(name, Access::Members, Arc::new(Method(cluster.clone(), serve)));
+    }
+}
+
+/// Registers one more, for rooms that keep theirs beside what they do.
+pub(super) fn register_one(cluster: &Cluster, name: &'static str, access: Access, serve: Serve) {
+    cluster.inner.rpc.register(name, access, Arc::new(Method(cluster.clone(), serve)));
 }
 
 async fn serve_join(cluster: &Cluster, call: &mut Call) -> Result<()> {
@@ -213,7 +221,7 @@ async fn serve_status(cluster: &Cluster, call: &mut Call) -> Result<()> {
     }
 }
 
-fn cid_of(bytes: &[u8]) -> Result<Cid> {
+pub(super) fn cid_of(bytes: &[u8]) -> Result<Cid> {
     Cid::try_from(bytes).map_err(|e| Error::invalid(format!("a peer sent a CID that is none: {e}")))
 }
 

@@ -1,7 +1,8 @@
 //! From the typed configuration to the settings of each room.
 
+use crate::api::proxy::{Behind, ProxyConfig};
 use crate::api::RestConfig;
-use crate::cluster::{DiskMetric, Settings};
+use crate::cluster::{DiskMetric, Informer, Measure, Settings};
 use crate::config::{self, Config, Folder, Identity, IpfsSection, RestApiConfig, SwarmKey};
 use crate::consensus::ConsensusConfig;
 use crate::error::{Error, Result};
@@ -12,7 +13,6 @@ use crate::net::HostConfig;
 use crate::tracker::TrackerConfig;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// The cluster's own host.
 pub(super) fn host(config: &Config, identity: &Identity) -> HostConfig {
@@ -46,9 +46,15 @@ pub(super) fn consensus(config: &Config, identity: &Identity) -> ConsensusConfig
         heartbeat,
         election,
         wait_for_leader: raft.wait_for_leader_timeout,
-        commit_timeout: raft.network_timeout,
+        network_timeout: raft.network_timeout,
+        commit_retries: raft.commit_retries,
+        commit_retry_delay: raft.commit_retry_delay,
+        commit_timeout: raft.commit_timeout,
+        lease: raft.lease(),
+        max_append_entries: raft.max_append_entries as usize,
         trailing_logs: raft.trailing_logs,
         snapshot_threshold: raft.snapshot_threshold,
+        snapshot_interval: raft.snapshot_interval,
         max_voters: raft.max_voters as usize,
     }
 }
@@ -59,18 +65,15 @@ pub(super) fn tracker(config: &Config) -> TrackerConfig {
         concurrent_pins: config.pin_tracker.concurrent_pins as usize,
         priority_max_age: config.pin_tracker.priority_pin_max_age,
         priority_max_retries: config.pin_tracker.priority_pin_max_retries,
+        max_queued: config.pin_tracker.max_pin_queue_size as usize,
         recover_interval: config.cluster.pin_recover_interval,
+        ipfs_sync_interval: config.cluster.ipfs_sync_interval,
+        state_sync_interval: config.cluster.state_sync_interval,
     }
 }
 
 /// The cluster room.
-pub(super) fn settings(config: &Config) -> Settings {
-    let informer = &config.informer;
-    let ttls = [
-        informer.disk.as_ref().map(|d| d.metric_ttl),
-        informer.tags.as_ref().map(|t| t.metric_ttl),
-        informer.pinqueue.as_ref().map(|p| p.metric_ttl),
-    ];
+pub(super) fn settings(config: &Config, folder: &Folder) -> Settings {
     let connect = match &config.ipfs {
         IpfsSection::Http(http) => http.connect_swarms_delay,
         IpfsSection::Embedded(embedded) => embedded.connect_swarms_delay,
@@ -81,15 +84,36 @@ pub(super) fn settings(config: &Config) -> Settings {
         ping_interval: config.cluster.monitor_ping_interval,
         check_interval: config.monitor.check_interval,
         allocate_by: config.allocator.allocate_by.clone(),
-        disk_metric: match informer.disk.as_ref().map(|d| d.metric_type) {
-            Some(config::DiskMetric::RepoSize) => DiskMetric::RepoSize,
-            _ => DiskMetric::FreeSpace,
+        informers: informers(config),
+        informer_trigger: match &config.ipfs {
+            IpfsSection::Http(http) => http.informer_trigger_interval,
+            IpfsSection::Embedded(_) => 0,
         },
-        metric_ttl: ttls.into_iter().flatten().min().unwrap_or(Duration::from_secs(30)),
-        tags: informer.tags.as_ref().map(|t| t.tags.clone()).unwrap_or_default(),
+        repin: !config.cluster.disable_repinning,
+        repin_grace: config.cluster.repin_grace,
+        drained_file: config.resolve(folder, &config.consensus.data_folder).join("drained"),
         connect_swarms: (!connect.is_zero()).then_some(connect),
         state_sync_interval: config.cluster.state_sync_interval,
     }
+}
+
+/// What this peer tells about itself: the kinds that the configuration has.
+fn informers(config: &Config) -> Vec<Informer> {
+    let informer = &config.informer;
+    let disk = informer.disk.as_ref().map(|d| {
+        let metric = match d.metric_type {
+            config::DiskMetric::RepoSize => DiskMetric::RepoSize,
+            config::DiskMetric::FreeSpace => DiskMetric::FreeSpace,
+        };
+        Informer { ttl: d.metric_ttl, measure: Measure::Disk(metric) }
+    });
+    let tags = informer.tags.as_ref();
+    let tags = tags.map(|t| Informer { ttl: t.metric_ttl, measure: Measure::Tags(t.tags.clone()) });
+    let queue = informer.pinqueue.as_ref();
+    let queue =
+        queue.map(|p| Informer { ttl: p.metric_ttl, measure: Measure::PinQueue(p.weight_bucket_size) });
+    let pins = informer.numpin.as_ref().map(|n| Informer { ttl: n.metric_ttl, measure: Measure::NumPin });
+    [disk, tags, queue, pins].into_iter().flatten().collect()
 }
 
 /// The REST API, if it is on.
@@ -104,7 +128,11 @@ pub(super) fn rest(config: &Config, folder: &Folder) -> Option<RestConfig> {
         write_timeout: section.write_timeout,
         idle_timeout: section.idle_timeout,
         max_header_bytes: section.max_header_bytes as usize,
+        max_connections: section.max_connections as usize,
+        max_connections_per_address: section.max_connections_per_address as usize,
+        allowed_hosts: section.allowed_hosts.clone(),
         basic_auth: section.basic_auth_credentials.0.clone(),
+        log_file: file(&section.http_log_file),
         headers: section
             .headers
             .iter()
@@ -119,6 +147,31 @@ pub(super) fn rest(config: &Config, folder: &Folder) -> Option<RestConfig> {
     })
 }
 
+/// The IPFS proxy, if it is on.
+pub(super) fn proxy(config: &Config, folder: &Folder, ipfs: &Arc<dyn Ipfs>) -> Option<ProxyConfig> {
+    let section = config.ipfsproxy.as_ref()?;
+    let behind = match &config.ipfs {
+        IpfsSection::Embedded(_) => Behind::Embedded(ipfs.clone()),
+        IpfsSection::Http(_) => Behind::Kubo {
+            nodes: section.node_multiaddress.clone(),
+            https: section.node_https,
+            headers_path: section.extract_headers_path.clone(),
+            headers_extra: section.extract_headers_extra.clone(),
+            headers_ttl: section.extract_headers_ttl,
+        },
+    };
+    Some(ProxyConfig {
+        listen: section.listen_multiaddress.iter().map(ToString::to_string).collect(),
+        read_timeout: section.read_timeout,
+        read_header_timeout: section.read_header_timeout,
+        write_timeout: section.write_timeout,
+        idle_timeout: section.idle_timeout,
+        max_header_bytes: section.max_header_bytes as usize,
+        log_file: (!section.log_file.is_empty()).then(|| config.resolve(folder, &section.log_file)),
+        behind,
+    })
+}
+
 /// The IPFS node of this peer.
 pub(super) async fn ipfs(config: &Config, folder: &Folder) -> Result<Arc<dyn Ipfs>> {
     match &config.ipfs {
@@ -128,11 +181,13 @@ pub(super) async fn ipfs(config: &Config, folder: &Folder) -> Result<Arc<dyn Ipf
             })?;
             let kubo = Kubo::new(KuboConfig {
                 node,
+                alternatives: http.node_multiaddress.iter().skip(1).cloned().collect(),
                 https: false,
                 request_timeout: http.ipfs_request_timeout,
                 pin_timeout: http.pin_timeout,
                 unpin_timeout: http.unpin_timeout,
                 repogc_timeout: http.repogc_timeout,
+                unpin_disable: http.unpin_disable,
             })?;
             Ok(Arc::new(kubo))
         }
@@ -144,6 +199,7 @@ pub(super) async fn ipfs(config: &Config, folder: &Folder) -> Result<Arc<dyn Ipf
                 listen: section.listen_multiaddress.clone(),
                 storage_max: section.storage_max.0,
                 pin_timeout: section.pin_timeout,
+                gc_interval: (!section.gc_interval.is_zero()).then_some(section.gc_interval),
                 ..EmbeddedConfig::new(data.clone(), node_identity(&data)?)
             })
             .await?;

@@ -84,6 +84,9 @@ pub fn state_import(folder: &Folder, input: &mut dyn Read, overrides: &ImportOve
     }
     let pins = founded?;
     let strangers = report.holders.clone().into_iter().filter(|(holder, _)| !known.contains(holder)).collect();
+    if done {
+        super::enter::forget_removal(folder);
+    }
     let rotated = if done { replace(&data, &fresh, config.consensus.backups_rotate as usize)? } else { None };
     Ok(Imported { report, done, pins, strangers, rotated })
 }

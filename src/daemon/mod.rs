@@ -7,10 +7,14 @@
 //! long as that takes, and the export of the pins at the very end as long as there are pins.
 
 mod build;
+mod enter;
+mod files;
 mod fresh;
 mod import;
+mod legacy;
 mod notify;
 mod offline;
+mod reach;
 mod run;
 mod signals;
 mod upgrade;

@@ -3,6 +3,8 @@
 //! A [`Metric`] lives for its TTL, measured by the receiver's monotonic clock, so that a peer whose
 //! clock is a year off is as good as any other. Only the last value of each (name, peer) is kept.
 
+pub mod liveness;
+
 use crate::api::types::{Alert, Metric};
 use crate::clock::Timestamp;
 use libp2p::PeerId;
@@ -22,6 +24,8 @@ pub const MAX_VALUE: usize = 8 << 10;
 pub const MAX_TTL: Duration = Duration::from_secs(24 * 3600);
 /// Metric that says that a peer is alive.
 pub const PING: &str = "ping";
+/// Metric of a peer that is drained: it takes no new pins. It goes with the ping, and no alert is raised for it.
+pub const DRAINED: &str = "drained";
 
 /// A metric as a peer sends it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +38,7 @@ pub struct Reading {
     pub weight: i64,
     /// Spread over values instead of ordering by weight.
     pub partitionable: bool,
-    /// How long it counts, milliseconds.
+    /// How long it counts, milliseconds; 0 takes it back.
     pub ttl_ms: u64,
 }
 
@@ -84,6 +88,11 @@ impl Monitor {
             if known >= MAX_NAMES && !self.readings.contains_key(&key) {
                 continue;
             }
+            if reading.ttl_ms == 0 {
+                // Taken back.
+                self.readings.remove(&key);
+                continue;
+            }
             let ttl = reading.ttl_ms.min(MAX_TTL.as_millis() as u64);
             let stored = Stored { reading, received: wall, expires_ms: now_ms + ttl, alerted: false };
             self.readings.insert(key, stored);
@@ -108,6 +117,17 @@ impl Monitor {
         (stored.expires_ms > now_ms).then_some(&stored.reading)
     }
 
+    /// Until when the last reading of a peer counts or counted; `None` when it never sent one.
+    pub fn valid_until(&self, name: &str, peer: &PeerId) -> Option<u64> {
+        Some(self.readings.get(&(name.to_string(), *peer))?.expires_ms)
+    }
+
+    /// All valid readings of a peer, each with the life it has left.
+    pub fn readings(&self, peer: &PeerId, now_ms: u64) -> Vec<Reading> {
+        let own = self.readings.iter().filter(|((_, p), stored)| p == peer && stored.expires_ms > now_ms);
+        own.map(|(_, stored)| Reading { ttl_ms: stored.expires_ms - now_ms, ..stored.reading.clone() }).collect()
+    }
+
     /// The last `ping` of a peer, valid or not: who its IPFS node was.
     pub fn last_ping(&self, peer: &PeerId) -> Option<Ping> {
         let stored = self.readings.get(&(PING.to_string(), *peer))?;
@@ -130,8 +150,8 @@ impl Monitor {
     /// Raises an alert for each reading of a member that has expired since the last check. Returns the new ones.
     pub fn check(&mut self, members: &[PeerId], now_ms: u64, wall: Timestamp) -> Vec<Alert> {
         let mut new = Vec::new();
-        for ((_, peer), stored) in &mut self.readings {
-            if stored.expires_ms <= now_ms && !stored.alerted && members.contains(peer) {
+        for ((name, peer), stored) in &mut self.readings {
+            if name != DRAINED && stored.expires_ms <= now_ms && !stored.alerted && members.contains(peer) {
                 stored.alerted = true;
                 let mut metric = metric(peer, stored, now_ms, wall);
                 metric.valid = true;

@@ -67,6 +67,19 @@ pub struct HostConfig {
     pub max_connections: usize,
 }
 
+/// What is known of a connected peer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerInfo {
+    /// Where it is connected, without `/p2p/…`.
+    pub address: Option<Multiaddr>,
+    /// Whether we dialled it.
+    pub outgoing: bool,
+    /// What it calls itself; empty before identify.
+    pub agent: String,
+    /// Protocols it speaks, sorted; empty before identify.
+    pub protocols: Vec<String>,
+}
+
 /// What happens on a host. Slow subscribers lose the oldest events.
 #[derive(Clone, Debug)]
 pub enum HostEvent {
@@ -217,11 +230,15 @@ impl Host {
         if self.is_connected(&peer) {
             return Ok(());
         }
+        let first = extra.first().cloned();
         let mut addresses = book::clean(extra);
         for known in self.addresses_of(&peer) {
             if !addresses.contains(&known) {
                 addresses.push(known);
             }
+        }
+        if let (true, Some(address)) = (addresses.is_empty(), first) {
+            return Err(not_dialable(&address));
         }
         self.dial(Some(peer), addresses).await.map(drop)
     }
@@ -234,9 +251,7 @@ impl Host {
         }
         let clean = book::clean([address.clone()]);
         if clean.is_empty() {
-            return Err(Error::invalid(format!(
-                "cannot connect to {address}: only /ip4, /ip6, /dns, /dns4 and /dns6 with /tcp/<port> can be dialled"
-            )));
+            return Err(not_dialable(&address));
         }
         self.dial(peer, clean).await
     }
@@ -257,6 +272,11 @@ impl Host {
     /// Connected peers.
     pub fn connected(&self) -> Vec<PeerId> {
         self.inner.shared.connected()
+    }
+
+    /// What is known of a connected peer; `None` when it is not connected.
+    pub fn peer_info(&self, peer: &PeerId) -> Option<PeerInfo> {
+        self.inner.shared.peer_info(peer)
     }
 
     /// Whether a connection is up.
@@ -333,6 +353,13 @@ impl Host {
             let _ = done.await;
         }
     }
+}
+
+/// An address of another kind than ours.
+fn not_dialable(address: &Multiaddr) -> Error {
+    Error::invalid(format!(
+        "cannot connect to {address}: only /ip4, /ip6, /dns, /dns4 and /dns6 with /tcp/<port> can be dialled"
+    ))
 }
 
 /// The sentence for an error on a stream that [`Host::open`] or [`Host::accept`] gave; `doing` reads like

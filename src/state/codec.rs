@@ -13,6 +13,7 @@
 //! format version too. Decoding must never panic and never allocate more than the input justifies. A command of a newer version is
 //! [`Kind::Version`], which is not deterministic: the peer that cannot read it stops instead of skipping it.
 
+use super::moves::{check_mentions, Move, MovesV2};
 use super::pin::{Pin, PinMode, PinType};
 use super::types::{Command, Member, Outcome, Role};
 use super::version;
@@ -25,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 /// Format of records and commands that the first pinfold knew.
 const FORMAT: u8 = 1;
-/// Format of member records and commands that came with cluster version 2.
+/// Format of what came with cluster version 2.
 const FORMAT_2: u8 = 2;
 
 /// Longest CID in bytes; a CIDv1 of a 64-byte hash has 68. It is a key of the store.
@@ -96,12 +97,20 @@ enum CommandV2<'a> {
     RaiseVersion(u16),
     #[serde(borrow)]
     UpdateMember(MemberV2<'a>),
+    #[serde(borrow)]
+    Reallocate(MovesV2<'a>),
 }
 
 #[derive(Serialize, Deserialize)]
 struct OutcomeV1<'a> {
     #[serde(borrow)]
     pin: Option<PinV1<'a>>,
+}
+
+/// The outcomes that V1 has no word for.
+#[derive(Serialize, Deserialize)]
+enum OutcomeV2 {
+    Moved(u32),
 }
 
 const KINDS: [PinType; 4] = [PinType::Data, PinType::Meta, PinType::ClusterDag, PinType::Shard];
@@ -114,7 +123,7 @@ fn from_seconds(seconds: Option<i64>) -> Timestamp {
     seconds.map_or(Timestamp::ZERO, Timestamp::from_secs)
 }
 
-fn to_cid(what: &str, bytes: &[u8]) -> Result<Cid> {
+pub(super) fn to_cid(what: &str, bytes: &[u8]) -> Result<Cid> {
     if bytes.len() > MAX_CID {
         return Err(Error::invalid(format!("{what} has {} bytes, {MAX_CID} are allowed", bytes.len())));
     }
@@ -126,7 +135,7 @@ fn to_cid(what: &str, bytes: &[u8]) -> Result<Cid> {
     Ok(cid)
 }
 
-fn to_peer(bytes: &[u8]) -> Result<PeerId> {
+pub(super) fn to_peer(bytes: &[u8]) -> Result<PeerId> {
     PeerId::from_bytes(bytes).map_err(|e| Error::invalid(format!("a peer id is malformed: {e}")))
 }
 
@@ -360,6 +369,15 @@ impl Command {
                 Err(Error::invalid(format!("{cid} has more than {MAX_CID} bytes")))
             }
             Command::RaiseVersion(version) => check_version(*version),
+            Command::Reallocate(moves) if moves.len() > Command::MAX_BATCH => Err(Error::invalid(format!(
+                "a batch of {} moves; {} are allowed in one command",
+                moves.len(),
+                Command::MAX_BATCH
+            ))),
+            Command::Reallocate(moves) => {
+                check_mentions(moves.iter().map(|m| m.from.len() + m.to.len()).sum())?;
+                moves.iter().try_for_each(Move::check)
+            }
             Command::Unpin(_) | Command::Expire(..) | Command::UpdateMember(_) => Ok(()),
         }
     }
@@ -379,6 +397,9 @@ impl Command {
             Command::PinMany(pins) => CommandV1::PinMany(pins.iter().map(PinV1::of).collect()),
             Command::RaiseVersion(version) => {
                 return record::encode(FORMAT_2, &CommandV2::RaiseVersion(*version))
+            }
+            Command::Reallocate(moves) => {
+                return record::encode(FORMAT_2, &CommandV2::Reallocate(MovesV2::of(moves)))
             }
         };
         record::encode(FORMAT, &v1)
@@ -424,6 +445,7 @@ impl Command {
         Ok(match v2 {
             CommandV2::RaiseVersion(version) => Command::RaiseVersion(version),
             CommandV2::UpdateMember(member) => Command::UpdateMember(member.into_member()?),
+            CommandV2::Reallocate(moves) => Command::Reallocate(moves.into_moves()?),
         })
     }
 }
@@ -450,6 +472,7 @@ impl Outcome {
         let pin = match self {
             Outcome::Done => None,
             Outcome::Pin(pin) => Some(PinV1::of(pin)),
+            Outcome::Moved(count) => return record::encode(FORMAT_2, &OutcomeV2::Moved(*count)),
         };
         record::encode(FORMAT, &OutcomeV1 { pin })
     }
@@ -459,8 +482,12 @@ impl Outcome {
     /// # Errors
     /// [`Kind::Version`] for an outcome of a newer pinfold, [`Kind::Corrupt`] for anything else.
     pub fn decode(bytes: &[u8]) -> Result<Outcome> {
-        let v1: OutcomeV1<'_> =
-            record::decode(FORMAT, bytes).map_err(|f| f.into_error("an outcome", Kind::Corrupt))?;
+        let fault = |f: record::Fault| f.into_error("an outcome", Kind::Corrupt);
+        if bytes.first() != Some(&FORMAT) {
+            let OutcomeV2::Moved(count) = record::decode(FORMAT_2, bytes).map_err(fault)?;
+            return Ok(Outcome::Moved(count));
+        }
+        let v1: OutcomeV1<'_> = record::decode(FORMAT, bytes).map_err(fault)?;
         match v1.pin {
             None => Ok(Outcome::Done),
             Some(pin) => {

@@ -10,7 +10,7 @@
 use super::codec::check_version;
 use super::digest;
 use super::types::{Applied, Command, Event, Member, Outcome, RaftId, Role};
-use super::{version, Pin, PinMode};
+use super::{version, Move, Pin, PinMode};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::store::{record, StateStore, Table, WriteBatch};
@@ -194,6 +194,7 @@ impl Machine {
             Some(Command::Pin(pin)) => put_pin(&mut draft, *pin)
                 .map(|pin| (Outcome::Pin(Box::new(pin.clone())), vec![Event::Pinned(Box::new(pin))])),
             Some(Command::PinMany(pins)) => put_pins(&mut draft, pins),
+            Some(Command::Reallocate(moves)) => move_pins(&mut draft, moves),
             Some(Command::Unpin(cid)) => remove_pin(&mut draft, &cid, None),
             Some(Command::Expire(cid, expiry)) => remove_pin(&mut draft, &cid, Some(expiry.trunc())),
             Some(Command::UpdateMember(update)) => self.update_member(&mut draft, update).map(|changed| {
@@ -307,20 +308,22 @@ impl Machine {
         Ok(events)
     }
 
-    /// Writes what a snapshot of a new cluster would have left: its founder as the only voter, and the highest version
-    /// that this program speaks, because there is nobody who could speak less.
+    /// Writes what a snapshot of a new cluster would have left: its founders as the only members, and the highest
+    /// version that all of them speak.
     ///
     /// # Errors
     /// Nothing was written: the disk, or a state that is not empty.
-    pub fn found(&mut self, at: Applied, founder: Member) -> Result<()> {
-        let conf = ConfState { voters: vec![founder.raft_id], ..ConfState::default() };
+    pub fn found(
+        &mut self,
+        at: Applied,
+        founders: &[Member],
+        conf_state: &ConfState,
+        version: u16,
+    ) -> Result<()> {
         let mut draft = self.draft(at)?;
-        let rows = [
-            (Table::Members, member_key(founder.raft_id), founder.encode()),
-            conf_state_row(&conf),
-            version_row(version::SPOKEN),
-        ];
-        for (table, key, value) in rows {
+        let members = founders.iter().map(|m| (Table::Members, member_key(m.raft_id), m.encode()));
+        let others = [conf_state_row(conf_state), version_row(version)];
+        for (table, key, value) in members.chain(others) {
             draft.put(table, key, Some(value))?;
         }
         self.commit(draft)?;
@@ -472,6 +475,22 @@ fn put_pins(draft: &mut Draft, pins: Vec<Pin>) -> Step<(Outcome, Vec<Event>)> {
         events.push(Event::Pinned(Box::new(pin)));
     }
     Ok((Outcome::Done, events))
+}
+
+/// Moves pins, each only if it is still where the move saw it.
+fn move_pins(draft: &mut Draft, moves: Vec<Move>) -> Step<(Outcome, Vec<Event>)> {
+    let mut events = Vec::with_capacity(moves.len());
+    for Move { cid, from, to } in moves {
+        let Some(mut pin) = draft.pin(&cid)? else { continue };
+        // An everywhere pin has no list of holders to move in.
+        if pin.is_everywhere() || pin.allocations != from || from == to {
+            continue;
+        }
+        pin.allocations = to;
+        draft.put(Table::Pins, cid.to_bytes(), Some(pin.encode()))?;
+        events.push(Event::Moved(Box::new(pin)));
+    }
+    Ok((Outcome::Moved(events.len() as u32), events))
 }
 
 /// Removes a pin; with `expiry`, only one that still ends exactly then (else nothing happens: somebody

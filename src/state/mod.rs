@@ -11,6 +11,7 @@
 pub mod codec;
 pub mod digest;
 mod machine;
+mod moves;
 pub mod pin;
 mod query;
 mod seed;
@@ -21,6 +22,7 @@ mod types;
 pub mod version;
 
 pub use machine::{Machine, MemberChange, MAX_REMOVED};
+pub use moves::{Move, MAX_MENTIONS};
 pub use pin::{Pin, PinMode, PinType};
 pub use query::{Iter, Pins, PAGE};
 pub use seed::seed;

@@ -1,5 +1,6 @@
 //! Commands, their outcomes, and members: the vocabulary between cluster, consensus and state.
 
+use super::moves::Move;
 use super::pin::Pin;
 use super::version;
 use crate::clock::Timestamp;
@@ -66,10 +67,13 @@ pub enum Command {
     /// From here on the cluster speaks this version (see [`super::version`]); one that is not above the present one
     /// changes nothing. Proposed by the leader, when every member can.
     RaiseVersion(u16),
+    /// Move pins to other holders, each only if its allocations are still what the move says; at most
+    /// [`Command::MAX_BATCH`]. Proposed by the leader.
+    Reallocate(Vec<Move>),
 }
 
 impl Command {
-    /// Most pins in one [`Command::PinMany`].
+    /// Most pins in one [`Command::PinMany`], most moves in one [`Command::Reallocate`].
     pub const MAX_BATCH: usize = 1_000;
     /// Largest encoded command, bytes.
     pub const MAX_BYTES: usize = 1 << 20;
@@ -79,6 +83,7 @@ impl Command {
     pub fn needs(&self) -> u16 {
         match self {
             Command::UpdateMember(member) if !member.version.is_empty() => version::MEMBER_VERSIONS,
+            Command::Reallocate(_) => version::REALLOCATE,
             // What 0.1.0 knew; and what makes the cluster leave its version, of which every member has said
             // that it can follow.
             Command::Pin(_)
@@ -98,6 +103,8 @@ pub enum Outcome {
     Done,
     /// The pin as it was removed or as it is now stored.
     Pin(Box<Pin>),
+    /// So many pins were moved; the others had changed in the meantime.
+    Moved(u32),
 }
 
 /// How far a peer has applied the log.
@@ -114,6 +121,8 @@ pub struct Applied {
 pub enum Event {
     /// A pin was put (new or changed).
     Pinned(Box<Pin>),
+    /// A pin got other holders, by nobody's wish but the cluster's: who holds it already has nothing to do.
+    Moved(Box<Pin>),
     /// A pin was removed.
     Unpinned(Box<Pin>),
     /// The set of members, or a member's record, changed.

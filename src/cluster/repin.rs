@@ -1,0 +1,245 @@
+//! Failover, draining, rebalancing: what moves copies between peers without a user naming the pin.
+//!
+//! One peer decides: the leader. It alone watches who lives ([`Liveness`], monotonic time), it alone walks over the
+//! pins and proposes moves, so two peers never answer the same death with two different moves, and none is
+//! forgotten because the peer that should have looked after it died too. There is nothing to hand over when another
+//! leads: what has to be done is read off the replicated state again ([`crate::allocator::repin`]), half-done or
+//! not, and every move applies only where the allocations are still what the decision saw.
+//!
+//! ```text
+//!  metrics ──> Liveness ──> View ──> pass (pass.rs): every pin, page by page
+//!                            ^          grow: add holders      ─┐
+//!  drain (drain.rs) ─────────┤          settle: drop holders   ─┴─> Command::Reallocate, ≤ 1,000 a time
+//!  vacate (jobs.rs) ─────────┘          report ──> whoever waits for a peer to be empty
+//!  rebalance (rebalance.rs) ──> its own moves, of pins that the passes leave alone meanwhile
+//! ```
+//!
+//! A pass runs when something has changed (a peer is gone, back, leaving, no member any more), while copies are on
+//! their way, and now and then while something is amiss; with everybody there it does not run at all. Memory
+//! is one page of pins. It must never: propose a move that changes nothing, move a pin that is everywhere, take away
+//! the last holder, or decide by a wall clock.
+
+mod drain;
+mod jobs;
+mod pass;
+mod rebalance;
+
+pub use jobs::{MoveProgress, PeerShare};
+
+use super::Cluster;
+use crate::allocator::repin::Standing;
+use crate::allocator::Candidate;
+use crate::monitor::liveness::{Liveness, Presence};
+use crate::monitor::{DRAINED, PING};
+use crate::runtime;
+use cid::Cid;
+use libp2p::PeerId;
+use pass::{Passes, Report};
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// The leader looks at who lives at least this often …
+const LONGEST_TICK: Duration = Duration::from_secs(1);
+/// … and at most this often.
+const SHORTEST_TICK: Duration = Duration::from_millis(50);
+/// A leader that has not looked for this long (or a ping's interval, if that is longer) was not watching.
+const STALL: Duration = Duration::from_secs(3);
+
+/// Where the passes, and whoever waits for them, meet.
+pub(super) struct Shared {
+    /// Peers that somebody wants empty right now, with how many want it.
+    vacating: Mutex<BTreeMap<PeerId, usize>>,
+    /// Pins that a rebalance is moving.
+    busy: Mutex<HashSet<Cid>>,
+    rebalancing: AtomicBool,
+    /// Passes begun.
+    begun: AtomicU64,
+    report: Mutex<Report>,
+    /// Pins that have left a peer that was to be emptied, since the start.
+    moved: Mutex<BTreeMap<PeerId, u64>>,
+    watchers: Mutex<Vec<async_channel::Sender<()>>>,
+    /// A pass is wanted although nothing that is looked at has changed.
+    wake: (async_channel::Sender<()>, async_channel::Receiver<()>),
+    view: Mutex<Option<View>>,
+    /// Whether this peer is drained, and where that is remembered.
+    drained: AtomicBool,
+    drained_file: PathBuf,
+}
+
+/// The guard of a mutex whose holders never panic half-way through a change.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    /// `drained_file` is there while this peer is drained.
+    pub(super) fn new(drained_file: PathBuf) -> Self {
+        Shared {
+            vacating: Mutex::default(),
+            busy: Mutex::default(),
+            rebalancing: AtomicBool::new(false),
+            begun: AtomicU64::new(0),
+            report: Mutex::default(),
+            moved: Mutex::default(),
+            watchers: Mutex::default(),
+            wake: async_channel::bounded(1),
+            view: Mutex::default(),
+            drained: AtomicBool::new(drained_file.exists()),
+            drained_file,
+        }
+    }
+
+    fn wake(&self) {
+        // Full: a pass is due already.
+        let _ = self.wake.0.try_send(());
+    }
+
+    /// A channel that is closed when there is another report.
+    fn watch(&self) -> async_channel::Receiver<()> {
+        let (sender, receiver) = async_channel::bounded(1);
+        let mut watchers = lock(&self.watchers);
+        watchers.retain(|w| !w.is_closed());
+        watchers.push(sender);
+        receiver
+    }
+
+    fn publish(&self, report: Report) {
+        *lock(&self.report) = report;
+        lock(&self.watchers).clear();
+    }
+}
+
+/// Who is there, at one moment.
+#[derive(Clone)]
+struct View {
+    /// The members.
+    standing: Arc<BTreeMap<PeerId, Standing>>,
+    /// What a holder is that is no member.
+    stranger: Standing,
+    /// Whether the dead are replaced.
+    repin: bool,
+    /// Who may get copies.
+    candidates: Vec<Candidate>,
+}
+
+impl View {
+    fn of(&self, peer: &PeerId) -> Standing {
+        self.standing.get(peer).copied().unwrap_or(self.stranger)
+    }
+
+    /// Whose copies have to move, and who is a member: a pass is due when this changes.
+    fn troubles(&self) -> Vec<(PeerId, Option<Standing>)> {
+        let calm = |s: &Standing| matches!(s, Standing::Live | Standing::Silent);
+        self.standing.iter().map(|(p, s)| (*p, (!calm(s)).then_some(*s))).collect()
+    }
+
+    fn is_troubled(&self) -> bool {
+        self.troubles().iter().any(|(_, s)| s.is_some())
+    }
+}
+
+/// Registers the calls of this room.
+pub(super) fn register(cluster: &Cluster) {
+    jobs::register(cluster);
+    drain::register(cluster);
+    pass::register(cluster);
+    rebalance::register(cluster);
+}
+
+/// Watches and moves, while this peer leads.
+pub(super) async fn lead(cluster: Cluster) {
+    let settings = &cluster.inner.settings;
+    let tick = (settings.ping_interval / 4).clamp(SHORTEST_TICK, LONGEST_TICK);
+    let stall = STALL.max(settings.ping_interval);
+    let mut liveness = Liveness::new(settings.ping_interval * 2, settings.repin_grace, stall);
+    let mut passes = Passes::default();
+    let shared = &cluster.inner.repin;
+    loop {
+        let asked = smol::future::or(async { shared.wake.1.recv().await.is_ok() }, async {
+            runtime::sleep(tick).await;
+            false
+        })
+        .await;
+        if !cluster.leads() {
+            liveness.rest();
+            if passes.forget() {
+                *lock(&shared.view) = None;
+                shared.publish(Report::default());
+            }
+            continue;
+        }
+        let anew = liveness.look(cluster.inner.readings.now_ms());
+        let view = cluster.view(&liveness);
+        *lock(&shared.view) = Some(view.clone());
+        if !passes.is_due(&view, anew || asked, settings.state_sync_interval) {
+            continue;
+        }
+        if let Err(why) = cluster.can_reallocate() {
+            passes.wait_for_upgrade(&view, &why);
+            continue;
+        }
+        cluster.pass(&mut passes, &mut liveness, &view).await;
+    }
+}
+
+impl Cluster {
+    fn leads(&self) -> bool {
+        let status = self.inner.consensus.status();
+        status.leader == Some(status.raft_id)
+    }
+
+    fn view(&self, liveness: &Liveness) -> View {
+        let settings = &self.inner.settings;
+        let vacating: Vec<PeerId> = lock(&self.inner.repin.vacating).keys().copied().collect();
+        let readings = &self.inner.readings;
+        let now = readings.now_ms();
+        let mut standing = BTreeMap::new();
+        {
+            let monitor = readings.lock();
+            for peer in self.member_ids() {
+                let presence = match peer == self.inner.me {
+                    true => Presence::Live,
+                    false => liveness.presence(monitor.valid_until(PING, &peer)),
+                };
+                let wanted_empty = vacating.contains(&peer);
+                let drained = monitor.reading(DRAINED, &peer, now).is_some();
+                let is = match presence {
+                    Presence::Live if wanted_empty || drained => Standing::Leaving,
+                    Presence::Live => Standing::Live,
+                    // Nothing can be had from it: its copies are made anew elsewhere, from the others.
+                    Presence::Silent | Presence::Gone if wanted_empty => Standing::Expelled,
+                    Presence::Silent => Standing::Silent,
+                    Presence::Gone => Standing::Gone,
+                };
+                standing.insert(peer, is);
+            }
+        }
+        let live = |c: &Candidate| standing.get(&c.peer) == Some(&Standing::Live);
+        let candidates = self.candidates().into_iter().filter(live).collect();
+        let repin = settings.repin;
+        let stranger = if repin { Standing::Expelled } else { Standing::Gone };
+        View { standing: Arc::new(standing), stranger, repin, candidates }
+    }
+}
+
+/// How long one peer may take to answer one question of this room.
+const CALL: Duration = super::PEER_TIMEOUT;
+
+/// A name for people.
+fn called(cluster: &Cluster, peer: &PeerId) -> String {
+    let name = cluster.peer_name(peer);
+    if name.is_empty() {
+        peer.to_string()
+    } else {
+        format!("{name} ({peer})")
+    }
+}
+
+impl Shared {
+    fn begin_pass(&self) -> u64 {
+        self.begun.fetch_add(1, Ordering::SeqCst) + 1
+    }
+}
