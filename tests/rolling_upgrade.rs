@@ -120,6 +120,19 @@ fn health(peer: &Peer) -> Value {
     peer.json("GET", "/health/consensus")
 }
 
+/// Waits until the cluster version is 2 everywhere, and every member has told what it runs.
+fn wait_raised(peers: &[Peer]) {
+    for peer in peers {
+        wait_for("cluster version 2, and everybody's version in it", PATIENCE, || {
+            let health = health(peer);
+            let members = health["members"].as_array().cloned().unwrap_or_default();
+            let told =
+                members.len() == peers.len() && members.iter().all(|m| m["version"] == pinfold::VERSION);
+            (health["cluster_version"] == 2 && told).then_some(()).ok_or_else(|| health.to_string())
+        });
+    }
+}
+
 /// Asks everything that one peer asks another, at this peer: builds that differ must understand each other.
 fn every_call(peer: &Peer, peers: usize, known: &str, file: &Path) {
     let ids = peer.lines("/peers");
@@ -232,17 +245,12 @@ fn three_peers_are_upgraded_one_by_one_under_load() {
             assert_eq!(health(&peers[n])["cluster_version"], 1, "one peer is still old");
             let early = peers[n].ctl(&["drain", &holder]);
             assert!(!early.status.success(), "{}", said(&early));
-            assert!(said(&early).contains("still speaks version 1"), "{}", said(&early));
+            // Refused by the version, or by an old peer that has to take part.
+            let told = ["still speaks version 1", "runs another version of pinfold"];
+            assert!(told.iter().any(|words| said(&early).contains(words)), "{}", said(&early));
         }
     }
-    for peer in &peers {
-        wait_for("cluster version 2, and everybody's version in it", PATIENCE, || {
-            let health = health(peer);
-            let members = health["members"].as_array().cloned().unwrap_or_default();
-            let told = members.len() == 3 && members.iter().all(|m| m["version"] == pinfold::VERSION);
-            (health["cluster_version"] == 2 && told).then_some(()).ok_or_else(|| health.to_string())
-        });
-    }
+    wait_raised(&peers);
     // What is new works now.
     ok(peers[0].ctl(&["drain", &holder]));
     let pin = peers[1].json("GET", &format!("/allocations/{single}"));
@@ -341,20 +349,17 @@ fn old_and_new_peers_join_each_other_and_keep_the_same_state() {
     for peer in &mut peers {
         peer.wait_ready();
     }
+    wait_raised(&peers);
     for peer in &peers {
-        wait_for("the same state everywhere", PATIENCE, || {
-            let health = health(peer);
+        wait_for("the same pins everywhere", PATIENCE, || {
             let has = peer.pinned_cids();
-            (health["cluster_version"] == 2 && has == everything)
-                .then_some(())
-                .ok_or_else(|| health.to_string())
+            (has == everything).then_some(()).ok_or_else(|| format!("{} pins", has.len()))
         });
     }
     for peer in &mut peers {
         peer.stop();
     }
     let digests: Vec<_> = peers.iter().map(digest).collect();
-    let newest = digests.iter().max_by_key(|d| d.0).expect("three");
-    assert!(digests.iter().filter(|d| d.0 == newest.0).all(|d| d.1 == newest.1), "{digests:?}");
-    assert!(digests.iter().filter(|d| d.0 == newest.0).count() >= 2, "{digests:?}");
+    // Nothing but elections stands in the log after that.
+    assert!(digests.iter().all(|d| d.1 == digests[0].1), "{digests:?}");
 }
