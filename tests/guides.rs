@@ -186,6 +186,9 @@ guides! {
     three_boards: "three-boards.md" on 3;
     private_network: "private-network.md" on 4;
     security: "security.md" on 2;
+    upgrading: "upgrading.md" on 3;
+    backup_and_restore: "backup-and-restore.md" on 1;
+    moving_from_ipfs_cluster: "moving-from-ipfs-cluster.md" on 2;
 }
 
 #[test]

@@ -171,7 +171,9 @@ impl Stage {
     fn show_member(&self, member: &Member) -> String {
         let addresses: Vec<_> = member.addresses.iter().map(ToString::to_string).collect();
         let (id, peer, name) = (member.raft_id, self.name(&member.peer_id), &member.name);
-        format!("{id} {peer} \"{name}\" {:?} [{}]", member.role, addresses.join(" "))
+        let version =
+            if member.version.is_empty() { String::new() } else { format!(" runs {}", member.version) };
+        format!("{id} {peer} \"{name}\" {:?} [{}]{version}", member.role, addresses.join(" "))
     }
 
     /// Applies an entry and tells answer and events.
@@ -296,7 +298,7 @@ impl goldenscript::Runner for Stage {
                 let to = next("VERSION")?.parse()?;
                 self.apply(Entry::Command(Some(Command::RaiseVersion(to))))?
             }
-            "version" => format!("{}\n", self.peer.machine().cluster_version()),
+            "version" => self.peer.machine().cluster_version().to_string(),
             "nothing" => self.apply(Entry::Command(None))?,
             verb @ ("add" | "update") => {
                 let raft_id = next("ID")?.parse()?;

@@ -263,3 +263,37 @@ fn the_version_of_a_dead_peer_is_told() {
     let told = peers.iter().find(|p| p["id"] == dead.as_str()).expect("listed");
     assert!(told["error"] != "" && told["version"] == pinfold::VERSION, "{told}");
 }
+
+/// Peers of both builds must write the same bytes for the same thing, or their digests differ: what the real 0.1.0 put
+/// into its log and its rows is read here, and written again.
+#[test]
+fn what_the_first_release_wrote_is_written_the_same_today() {
+    use pinfold::state::{Command, Member, Pin};
+    use pinfold::store::{LogStore, StateStore, Table};
+    let tmp = tempfile::tempdir().expect("folder");
+    let peer = fixture(tmp.path().join("p"));
+    ok(peer.ctl(&["state", "upgrade", "-y"]));
+    let (log, state) = pinfold::store::open(&peer.folder.join("raft")).expect("stores");
+    let entries = log.entries(log.first_index(), log.last_index() + 1, u64::MAX).expect("entries");
+    let mut kinds = std::collections::BTreeSet::new();
+    for entry in entries.iter().filter(|e| e.get_entry_type() == raft::eraftpb::EntryType::EntryNormal) {
+        if entry.data.is_empty() {
+            continue;
+        }
+        let command = Command::decode(&entry.data).expect("a command of 0.1.0");
+        assert_eq!(command.needs(), 1, "{command:?}");
+        assert_eq!(command.encode(), entry.data.to_vec(), "{command:?}");
+        kinds.insert(format!("{command:?}").split('(').next().expect("a word").to_owned());
+    }
+    assert!(["Pin", "Unpin"].iter().all(|kind| kinds.contains(*kind)), "{kinds:?}");
+    let rows = |table| state.scan(table, None, 1_000).expect("rows");
+    for (_, row) in rows(Table::Pins) {
+        assert_eq!(Pin::decode(&row).expect("a pin").encode(), row);
+    }
+    for (_, row) in rows(Table::Members) {
+        let member = Member::decode(&row).expect("a member");
+        assert!(member.version.is_empty());
+        assert_eq!(member.encode(), row);
+    }
+    assert!(rows(Table::Meta).iter().all(|(key, _)| key != b"cluster_version"), "only the log may bring it");
+}

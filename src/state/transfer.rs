@@ -130,9 +130,9 @@ mod tests {
         for (bad, why) in [
             ("{\"name\":\"x\"}", "missing field `cid`"),
             ("{\"cid\":\"nonsense\"}", "is not a CID"),
-            ("[1]", "expected a map"),
-            ("{\"cid\":", "EOF"),
-            ("garbage", "expected value"),
+            ("[1]", "a pin was expected and not \"1]\""),
+            ("{\"cid\":", "the file was cut off"),
+            ("garbage", "begins with \"garbage\""),
             (&format!("{{\"cid\":\"{CID}\",\"type\":3}}"), "type 3"),
             (&format!("{{\"cid\":\"{CID}\",\"allocations\":[\"me\"]}}"), "is not a peer id"),
             (&format!("{{\"cid\":\"{CID}\",\"name\":\"{}\"}}", "x".repeat(5_000)), "4096 are allowed"),

@@ -72,12 +72,11 @@ impl std::fmt::Display for Plan {
 pub enum Upgrade {
     /// There is no data yet.
     NoData,
-    /// The data has the present format. `finished` is where the old data is kept, when an earlier upgrade had been cut
-    /// off at its very end and was finished now.
+    /// The data has the present format.
     Current {
         /// The format.
         format: u32,
-        /// See above.
+        /// Where the old data is kept, after an upgrade that had been cut off was finished now.
         finished: Option<PathBuf>,
     },
     /// This.
