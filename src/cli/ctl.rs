@@ -50,6 +50,7 @@ impl Ctl<'_> {
                 self.one::<Version>(&Method::GET, "/version", |v| format!("{}\n", text::plain(&v.version)))
             }
             Parsed::PeersLs => self.each::<Id>(&Method::GET, "/peers", text::id),
+            Parsed::PeersAdd(args) => peers_add(&args.what.unwrap_or_default()),
             Parsed::PeersRm(args) => self.peers_rm(&args.what.unwrap_or_default()),
             Parsed::Drain(args) => moves::drain(self, &args),
             Parsed::Rebalance(args) => moves::rebalance(self, &args),
@@ -62,13 +63,8 @@ impl Ctl<'_> {
             Parsed::PinUpdate(args) => self.pin_update(&args),
             Parsed::PinLs(args) => self.pin_ls(&args),
             Parsed::Status(args) => self.status(&args),
-            Parsed::Sync(args) => match &args.what {
-                Some(one) => {
-                    self.status(&args::Status { local: args.local, filter: None, cids: vec![one.clone()] })
-                }
-                None => self.recover(&args),
-            },
-            Parsed::Recover(args) => self.recover(&args),
+            Parsed::Sync(args) => self.on_pins("sync", &args),
+            Parsed::Recover(args) => self.on_pins("recover", &args),
             Parsed::HealthGraph(args) => self.graph(&args),
             Parsed::HealthMetrics(args) => self.metrics(args.what.as_deref()),
             Parsed::HealthAlerts => {
@@ -261,15 +257,19 @@ impl Ctl<'_> {
         self.each::<GlobalPinInfo>(&Method::GET, &query.on("/pins"), text::status)
     }
 
-    fn recover(&mut self, args: &args::LocalOne) -> Outcome {
+    /// `sync` and `recover`: one CID or all of them.
+    fn on_pins(&mut self, verb: &str, args: &args::LocalOne) -> Outcome {
         let mut query = Query::default();
         query.switch("local", args.local);
         match &args.what {
             Some(cid) => {
-                let path = format!("/pins/{}/recover", parse_cid(cid)?);
+                let path = format!("/pins/{}/{verb}", parse_cid(cid)?);
                 self.one::<GlobalPinInfo>(&Method::POST, &query.on(&path), text::status)
             }
-            None => self.each::<GlobalPinInfo>(&Method::POST, &query.on("/pins/recover"), text::status),
+            None => {
+                let path = format!("/pins/{verb}");
+                self.each::<GlobalPinInfo>(&Method::POST, &query.on(&path), text::status)
+            }
         }
     }
 
@@ -399,6 +399,15 @@ pub fn pin_options(
         }
     }
     Ok(())
+}
+
+/// `peers add ADDRESS`, of ipfs-cluster up to 0.3: a peer is never pulled into a cluster, because it may have data of
+/// another one, and only the person at its keyboard knows.
+fn peers_add(address: &str) -> Outcome {
+    Err(Failure::argument(
+        "adding a peer",
+        format!("peers add themselves: on that peer ({address}) run `pinfold join TOKEN`, with the token that `pinfold invite` prints here, or `pinfold daemon --bootstrap ADDRESS` with an address of this peer from `pinfold id`"),
+    ))
 }
 
 #[cfg(test)]
