@@ -196,6 +196,7 @@ impl Cluster {
         let vacating: Vec<PeerId> = lock(&self.inner.repin.vacating).keys().copied().collect();
         let readings = &self.inner.readings;
         let now = readings.now_ms();
+        let host = self.inner.rpc.host();
         let mut standing = BTreeMap::new();
         {
             let monitor = readings.lock();
@@ -208,6 +209,8 @@ impl Cluster {
                 let drained = monitor.reading(DRAINED, &peer, now).is_some();
                 let is = match presence {
                     Presence::Live if wanted_empty || drained => Standing::Leaving,
+                    // Too busy to ping, perhaps, but there: it keeps its copies until others have them.
+                    _ if wanted_empty && host.is_connected(&peer) => Standing::Leaving,
                     Presence::Live => Standing::Live,
                     // Nothing can be had from it: its copies are made anew elsewhere, from the others.
                     Presence::Silent | Presence::Gone if wanted_empty => Standing::Expelled,

@@ -222,6 +222,12 @@ impl Chaos {
                     self.sim.ask(at, Request::Unpin(name.clone()), PATIENCE);
                 }
             }
+            6 => {
+                // Any pin, from anywhere to anywhere: what is not as the move says must stay as it is, on every peer.
+                let name = format!("pin{}", self.rng.below(self.names + 1));
+                let (from, to) = (1 + self.rng.below(3) as Peer, 1 + self.rng.below(3) as Peer);
+                self.sim.ask(at, Request::Move(name, from, to), PATIENCE);
+            }
             5 => {
                 let ticket = self.sim.ask(at, Request::Read, PATIENCE);
                 self.reads.insert(ticket, (self.acknowledged, at, self.sim.lives(at)));
@@ -295,7 +301,7 @@ impl Chaos {
                     }
                 }
             }
-            Request::HandOver => (),
+            Request::HandOver | Request::Move(..) => (),
         }
         Ok(())
     }

@@ -1,13 +1,13 @@
 //! Simulated callers: they ask a peer, follow it to the leader, and try again with the same proposal id, as
 //! the handle does in the daemon.
 
-use super::cluster::{cid_of, Sim};
+use super::cluster::{cid_of, peer_id, Sim};
 use super::network::Peer;
 use crate::clock::Timestamp;
 use crate::consensus::driver::Input;
 use crate::consensus::proposals::Committed;
 use crate::error::{Error, Kind, Result};
-use crate::state::{Command, Pin};
+use crate::state::{Command, Move, Pin};
 use std::collections::BTreeMap;
 
 /// The mark of a request.
@@ -20,6 +20,8 @@ pub enum Request {
     Pin(String),
     /// Unpin it.
     Unpin(String),
+    /// Move it from one holder to another, if it is at the first.
+    Move(String, Peer, Peer),
     /// Make a peer a member.
     Add(Peer),
     /// Remove a peer.
@@ -199,9 +201,16 @@ impl Sim {
             Request::Pin(name) => {
                 let mut pin = Pin::new(cid_of(name), Timestamp::from_secs(1_000));
                 pin.name.clone_from(name);
+                (pin.replication_min, pin.replication_max) = (1, 1);
+                pin.allocations = vec![peer_id(1)];
                 Command::Pin(Box::new(pin))
             }
             Request::Unpin(name) => Command::Unpin(cid_of(name)),
+            Request::Move(name, from, to) => Command::Reallocate(vec![Move {
+                cid: cid_of(name),
+                from: vec![peer_id(*from)],
+                to: vec![peer_id(*to)],
+            }]),
             Request::Add(peer) => {
                 let (reply, wait) = async_channel::bounded(1);
                 return Some((Input::AddMember(Box::new(self.member(*peer)?), reply), Wait::Number(wait)));

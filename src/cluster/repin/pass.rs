@@ -5,7 +5,7 @@
 //! records, not from IPFS), one call per holder and page. What was decided for a page is committed before the next
 //! one is read.
 
-use super::{called, lock, View, CALL};
+use super::{called, lock, View};
 use crate::allocator::repin::{grow, settle, Held, Pool, Standing, Subject};
 use crate::cluster::{rpc, Cluster};
 use crate::error::{Context, Error, Result};
@@ -28,9 +28,15 @@ pub(super) const PAGE: usize = Command::MAX_BATCH;
 const SOON: Duration = Duration::from_millis(250);
 /// … this.
 const LATE: Duration = Duration::from_secs(15);
-/// A pass that found nothing to do is not repeated before so many times what it took: on a big state it is
-/// work for a small board.
+/// After a pass that moved something the next one begins when so many times what it took have passed: the copying
+/// needs the board too.
+const REST_BUSY: u32 = 4;
+/// The same after a pass that found nothing to do.
 const REST: u32 = 20;
+/// The watch over who lives goes on at least this often while a page is being handled.
+const WATCH: Duration = Duration::from_millis(500);
+/// How long a holder may take to say what it has of a page; then nobody knows, until the next pass.
+const ANSWER: Duration = Duration::from_secs(5);
 /// How long the size of a pin, as estimated, is good.
 const ESTIMATE: Duration = Duration::from_secs(600);
 /// The size of a pin when the IPFS node does not say how much it holds.
@@ -118,7 +124,8 @@ impl Passes {
     fn ended(&mut self, view: &View, report: &Report, began: Instant) {
         let moved = report.grown + report.settled > 0;
         self.pause = if moved { SOON } else { (self.pause * 2).clamp(SOON, LATE) };
-        let rest = if moved { self.pause } else { self.pause.max(began.elapsed() * REST) };
+        let times = if moved { REST_BUSY } else { REST };
+        let rest = self.pause.max(began.elapsed() * times);
         self.last = Some(Last {
             troubles: view.troubles(),
             candidates: names(view),
@@ -294,25 +301,34 @@ impl Cluster {
         let mut walk = Walk::new(self);
         let mut view = first.clone();
         loop {
-            let filter = view.clone();
-            let Some(mut page) = walk.page(PAGE, move |pin| concerns(&filter, pin)).await? else {
-                return Ok(report);
-            };
-            // The watch goes on during a long pass, and what it sees counts for the next page.
-            if liveness.look(self.inner.readings.now_ms()) {
-                return Err(Error::unavailable("this peer was held up in the middle of it"));
-            }
             if !self.leads() {
                 return Err(Error::not_leader("another peer leads now"));
             }
-            if !page.is_empty() {
-                if pool.costs().is_empty() {
-                    let costs = self.costs(passes).await;
-                    pool = Pool::new(first.candidates.clone(), costs);
+            let filter = view.clone();
+            let page = async {
+                let Some(mut page) = walk.page(PAGE, move |pin| concerns(&filter, pin)).await? else {
+                    return Ok(false);
+                };
+                if !page.is_empty() {
+                    if pool.costs().is_empty() {
+                        let costs = self.costs(passes).await;
+                        pool = Pool::new(first.candidates.clone(), costs);
+                    }
+                    let busy = lock(&self.inner.repin.busy).clone();
+                    page.retain(|pin| !busy.contains(&pin.cid));
+                    self.handle(&page, &view, &mut pool, &mut report).await?;
                 }
-                let busy = lock(&self.inner.repin.busy).clone();
-                page.retain(|pin| !busy.contains(&pin.cid));
-                self.handle(&page, &view, &mut pool, &mut report).await?;
+                Ok(true)
+            };
+            // A holder that takes its time to answer must not look as if we had not watched.
+            let watch = async {
+                while !liveness.look(self.inner.readings.now_ms()) {
+                    runtime::sleep(WATCH).await;
+                }
+                Err(Error::unavailable("this peer was held up in the middle of it"))
+            };
+            if !smol::future::or(page, watch).await? {
+                return Ok(report);
             }
             view = self.view(liveness);
             *lock(&self.inner.repin.view) = Some(view.clone());
@@ -430,7 +446,7 @@ impl Cluster {
     pub(super) async fn held_by(&self, asked: BTreeMap<PeerId, Vec<Cid>>) -> HashMap<(PeerId, Cid), Held> {
         let asked = asked.into_iter().map(|(peer, cids)| async move {
             let keys: Vec<Vec<u8>> = cids.iter().map(Cid::to_bytes).collect();
-            let answer = self.inner.rpc.call::<_, Vec<u8>>(peer, HELD, &keys, CALL).await;
+            let answer = self.inner.rpc.call::<_, Vec<u8>>(peer, HELD, &keys, ANSWER).await;
             if let Err(error) = &answer {
                 log::debug!(target: "cluster", "{} does not say what it has: {error}", called(self, &peer));
             }
