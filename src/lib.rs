@@ -20,16 +20,19 @@ pub mod cluster;
 pub mod config;
 pub mod consensus;
 pub mod daemon;
+pub mod doctor;
 pub mod error;
 pub mod ipfs;
 pub mod log;
 pub mod monitor;
 pub mod net;
+pub mod password;
 pub mod runtime;
 pub mod sim;
 pub mod state;
 pub mod store;
 pub mod tracker;
+pub(crate) mod trust;
 
 pub use error::{Error, Kind, Result};
 

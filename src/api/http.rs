@@ -7,6 +7,7 @@
 //!
 //! It must never: hold a whole upload in memory, or wait without a deadline for bytes that a client owes.
 
+use super::access::AccessFile;
 use crate::error::{Error, Result};
 use crate::runtime;
 use crate::runtime::Timer;
@@ -41,6 +42,10 @@ pub trait Service: Send + Sync + 'static {
     fn name(&self) -> &'static str;
     /// The log facility that gets one line per request.
     fn access_log(&self) -> &'static str;
+    /// The file that gets that line instead, if there is one.
+    fn access_file(&self) -> Option<&AccessFile> {
+        None
+    }
     /// Answers one request.
     async fn call(&self, request: Request) -> Response;
     /// The answer to a request that this API never saw or could not finish (a panic, a full server),
@@ -71,6 +76,11 @@ impl Body {
     pub(super) fn new(inner: Incoming, silence: Duration, expects_continue: bool) -> Self {
         let inner = (!inner.is_end_stream()).then_some(inner);
         Body { inner, silence, timer: None, expects_continue, polled: false }
+    }
+
+    /// Whether the client sent no body at all.
+    pub fn is_empty(&self) -> bool {
+        self.inner.is_none()
     }
 
     /// The whole body, if it is at most `limit` bytes.

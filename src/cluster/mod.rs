@@ -6,19 +6,25 @@
 //! are answered when a majority has them durably.
 
 mod add;
+mod clocks;
 mod content;
 pub mod founding;
+mod holders;
+mod holding;
 mod informers;
 mod leave;
 mod peers;
 mod pins;
 mod repin;
+mod repos;
 mod rpc;
 mod status;
 mod time;
+mod twins;
 mod version;
 
 pub use add::{AddOptions, AddPart, PartKind};
+pub use holding::Holding;
 pub use informers::{DiskMetric, Informer, Measure};
 pub use repin::{MoveProgress, PeerShare};
 pub use rpc::{join, JoinReply, JoinRequest};
@@ -151,6 +157,8 @@ impl Cluster {
         };
         rpc::register(&cluster);
         repin::register(&cluster);
+        status::sync::register(&cluster);
+        clocks::register(&cluster);
         let tasks = informers::start(&cluster);
         cluster.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(tasks);
         cluster

@@ -39,14 +39,12 @@ pub(super) const GC: &str = "cluster.gc";
 pub(super) const BLOCKS: &str = "cluster.blocks";
 /// Whom are you connected to.
 pub(super) const LINKS: &str = "cluster.links";
-/// What time is it: seconds since 1970.
-pub(super) const TIME: &str = "cluster.time";
 
 /// Rows in one frame of a status stream.
 pub(super) const ROWS_PER_FRAME: usize = 500;
 /// How long whoever asked for all statuses may leave us waiting: it reads from all peers in step, at the pace
 /// of the slowest and of its own client.
-const STATUS_IDLE: Duration = Duration::from_secs(300);
+pub(super) const STATUS_IDLE: Duration = Duration::from_secs(300);
 /// A peer that works on an answer, or has nothing to send yet, gives a sign of life this often: well
 /// below the idle limit of the other end.
 pub(super) const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
@@ -109,7 +107,7 @@ pub(super) struct Links {
 }
 
 /// A handler that is a method of [`Cluster`].
-struct Method<F>(Cluster, F);
+pub(super) struct Method<F>(pub(super) Cluster, pub(super) F);
 
 /// Every handler has this shape.
 pub(super) type Serve = for<'a> fn(&'a Cluster, &'a mut Call) -> futures::future::BoxFuture<'a, Result<()>>;
@@ -123,7 +121,7 @@ impl Handler for Method<Serve> {
 
 /// Registers all of them.
 pub(super) fn register(cluster: &Cluster) {
-    let methods: [(&'static str, Access, Serve); 11] = [
+    let methods: [(&'static str, Access, Serve); 10] = [
         (JOIN, Access::Open, |c, call| Box::pin(serve_join(c, call))),
         (ID, Access::Members, |c, call| Box::pin(serve_id(c, call))),
         (METRICS, Access::Members, |c, call| Box::pin(serve_metrics(c, call))),
@@ -134,10 +132,12 @@ pub(super) fn register(cluster: &Cluster) {
         (GC, Access::Members, |c, call| Box::pin(serve_gc(c, call))),
         (BLOCKS, Access::Members, |c, call| Box::pin(serve_blocks(c, call))),
         (LINKS, Access::Members, |c, call| Box::pin(serve_links(c, call))),
-        (TIME, Access::Members, |_, call| Box::pin(serve_time(call))),
     ];
     for (name, access, serve) in methods {
         cluster.inner.rpc.register(name, access, Arc::new(Method(cluster.clone(), serve)));
+    }
+    for (name, serve) in [super::holding::METHOD, super::repos::METHOD] {
+        cluster.inner.rpc.register(name, Access::Members, Arc::new(Method(cluster.clone(), serve)));
     }
 }
 
@@ -221,7 +221,7 @@ async fn serve_status(cluster: &Cluster, call: &mut Call) -> Result<()> {
     }
 }
 
-fn cid_of(bytes: &[u8]) -> Result<Cid> {
+pub(super) fn cid_of(bytes: &[u8]) -> Result<Cid> {
     Cid::try_from(bytes).map_err(|e| Error::invalid(format!("a peer sent a CID that is none: {e}")))
 }
 
@@ -346,8 +346,4 @@ async fn serve_blocks(cluster: &Cluster, call: &mut Call) -> Result<()> {
 async fn serve_links(cluster: &Cluster, call: &mut Call) -> Result<()> {
     let links = cluster.links().await;
     call.send(&links).await
-}
-
-async fn serve_time(call: &mut Call) -> Result<()> {
-    call.send(&Timestamp::now().secs).await
 }

@@ -3,7 +3,7 @@
 use super::signals::Stop;
 use super::enter::{self, Entered, Entry};
 use super::upgrade::{self, Upgraded};
-use super::{build, fresh, notify, reach, say, DaemonOptions, RunMode, STOP_LIMIT};
+use super::{build, files, fresh, legacy, notify, reach, say, DaemonOptions, RunMode, STOP_LIMIT};
 use crate::api::{self, server::Server};
 use crate::cluster::founding::Desk;
 use crate::cluster::{Cluster, Parts};
@@ -47,6 +47,7 @@ enum Ending {
 pub fn run(options: DaemonOptions) -> Result<()> {
     // Before anything else: a signal during a slow start must be a clean stop too.
     let mut stop = Stop::catch()?;
+    files::raise_limit();
     runtime::block_on(async move {
         // Boxed: everything of a peer passes through this future, too much for a stack frame.
         let started = Box::pin(start(&options));
@@ -77,6 +78,7 @@ struct Peer {
     tracker: Tracker,
     cluster: Cluster,
     server: Option<Server>,
+    proxy: Option<Server>,
     _lock: crate::config::FolderLock,
     _watchdog: Option<smol::Task<()>>,
 }
@@ -119,6 +121,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     for warning in warnings {
         log::warn!(target: "config", "{warning}");
     }
+    let folder = folder.with_peerstore(&config.cluster.peerstore_file);
     config.check_exposure(options.insecure_no_secret).context(folder.service_json().display())?;
     let (identity, notice) = Identity::load(&folder, Some(&config), &env)?;
     if let Some(notice) = notice {
@@ -126,6 +129,8 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     }
 
     let data = config.resolve(&folder, &config.consensus.data_folder);
+    let joins = !options.bootstrap.is_empty() || !invited.is_empty() || !config.cluster.bootstrap.is_empty();
+    legacy::before_start(&folder, &data, config.consensus.backups_rotate as usize, joins)?;
     if options.upgrade {
         let data = data.clone();
         let done = runtime::unblock(move || upgrade::upgrade(&data, &mut |_| Ok(true))).await?;
@@ -207,6 +212,10 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
         Some(rest) => Some(api::start_rest(rest, cluster.clone()).await.context("api.restapi")?),
         None => None,
     };
+    let proxy = match build::proxy(&config, &folder, &ipfs) {
+        Some(proxy) => Some(api::proxy::start(proxy, cluster.clone()).await.context("api.ipfsproxy")?),
+        None => None,
+    };
     // A peer of a cluster without a majority serves reads and waits; only a joiner must be let in first.
     let patience = config.consensus.wait_for_leader_timeout;
     // Many may join at once, and each is sent the whole state.
@@ -243,6 +252,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
         tracker,
         cluster,
         server,
+        proxy,
         _lock: lock,
         _watchdog: watchdog,
     };
@@ -281,6 +291,9 @@ impl Peer {
         say(format_args!("  folder  {}", self.folder.path().display()));
         if !api.is_empty() {
             say(format_args!("  API     {}", api.join(" ")));
+        }
+        for address in self.proxy.iter().flat_map(|s| s.multiaddrs()) {
+            say(format_args!("  IPFS    {address} (the proxy: `ipfs --api {address}` pins in the cluster)"));
         }
         for address in self.host.addresses() {
             say(format_args!("  cluster {}", address.with(Protocol::P2p(me))));
@@ -322,11 +335,10 @@ impl Peer {
             }
         }
         let addresses = reach::member_addresses(self.host.peer_id(), &self.consensus);
-        let server = self.server.take();
+        let servers: Vec<Server> = self.server.take().into_iter().chain(self.proxy.take()).collect();
         let steps = async {
-            if let Some(server) = server {
-                server.close(DRAIN_LIMIT).await;
-            }
+            // At the same time: their limits must not add up.
+            futures::future::join_all(servers.into_iter().map(|s| s.close(DRAIN_LIMIT))).await;
             if alive && !left {
                 if let Err(error) = self.consensus.hand_over(HAND_OVER_LIMIT).await {
                     log::debug!(target: "service", "leadership was not handed over: {error}");

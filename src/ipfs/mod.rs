@@ -4,7 +4,9 @@
 //! tests (`tests/ipfs.rs`). Whatever comes back from either is untrusted: sizes, hashes and shapes are
 //! checked here. No call waits for ever: pinning is bounded by time *without progress*.
 
+pub mod car;
 pub mod embedded;
+pub mod ipld;
 pub mod kubo;
 #[cfg(test)]
 pub(crate) mod scripted;
@@ -29,6 +31,15 @@ pub struct IpfsId {
     pub addresses: Vec<Multiaddr>,
     /// Agent string.
     pub agent: String,
+}
+
+/// Which run of which node answers: another one after a restart, a wipe or a replacement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Who the node is.
+    pub id: PeerId,
+    /// When its process began, in its own words; `None` when it does not tell.
+    pub started: Option<String>,
 }
 
 /// What to pin and how.
@@ -109,6 +120,15 @@ pub struct Block {
 pub trait Ipfs: Send + Sync + 'static {
     /// Who the node is; an error says that it cannot be reached and why.
     async fn id(&self) -> Result<IpfsId>;
+    /// Which run of which node answers now. Asked out of turn: it must not wait behind other calls.
+    async fn current_run(&self) -> Result<Run> {
+        Ok(Run { id: self.id().await?.id, started: None })
+    }
+    /// Returns when the run that [`Ipfs::current_run`] last told of seems to be over. Never for a node inside this
+    /// process, which lives as long as we do.
+    async fn run_over(&self) {
+        std::future::pending::<()>().await;
+    }
     /// Pins; returns when every block is here and the pin is durable. Fails after `pin_timeout` without
     /// progress. Dropping the future cancels the work. Pinning what is pinned already succeeds at once.
     async fn pin(&self, request: PinRequest, progress: Progress) -> Result<()>;
@@ -138,4 +158,8 @@ pub trait Ipfs: Send + Sync + 'static {
     async fn ls(&self, path: &str) -> Result<(DirEntry, BoxStream<'static, Result<DirEntry>>)>;
     /// Flushes and closes what is open.
     async fn close(&self);
+    /// The node inside this process, if it is that; it can be asked more.
+    fn embedded(&self) -> Option<&embedded::Embedded> {
+        None
+    }
 }

@@ -80,6 +80,7 @@ impl Peer {
             let at = |port: u16| Value::from(format!("/ip4/127.0.0.1/tcp/{port}"));
             config["cluster"]["listen_multiaddress"] = at(free_port());
             config["api"]["restapi"]["http_listen_multiaddress"] = at(free_port());
+            config["api"]["ipfsproxy"]["listen_multiaddress"] = at(free_port());
         });
         peer
     }
@@ -131,7 +132,7 @@ impl Peer {
 
     /// Starts by another name of the executable, and waits until it is ready.
     pub fn start_as(&mut self, program: &Path, args: &[&str]) {
-        self.spawn_by(under_test(program), args);
+        self.spawn_as(program, args);
         self.wait_ready();
     }
 
