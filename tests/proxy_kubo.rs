@@ -381,6 +381,34 @@ fn its_limits_are_those_of_the_config() {
     assert!(answer.header("Server").is_some_and(|s| s.starts_with("ipfs-cluster/ipfsproxy/")), "{answer:?}");
 }
 
+#[test]
+fn it_asks_for_a_password_when_it_is_told_to() {
+    let Some(fold) = Proxied::with(1, |_, config| {
+        config["api"]["ipfsproxy"]["basic_auth_credentials"] = json!({"ann": "secret"});
+        config["api"]["ipfsproxy"]["log_file"] = "proxy.log".into();
+    }) else {
+        return;
+    };
+    let (peer, proxy) = (fold.peer(0), proxy_socket(fold.peer(0)));
+    for path in ["id", "pin/ls"] {
+        let answer = post(proxy, path);
+        assert_eq!(answer.status, 401, "{}", answer.text());
+        assert!(answer.header("WWW-Authenticate").is_some() && answer.text().contains("\"Message\""), "{answer:?}");
+    }
+    assert!(ipfs_fails(peer, &["id"]).contains("unauthorized"));
+    let known = ["--api-auth", "basic:ann:secret"];
+    let id = ipfs_ok(peer, &[&known[..], &["id", "-f", "<id>"]].concat());
+    assert_eq!(id, fold.kubos[0].id());
+    ipfs_ok(peer, &[&known[..], &["pin", "ls"]].concat());
+    // Who asked is in the access log, which is a file here.
+    wait_for("a line of the access log", PATIENCE, || {
+        let lines = std::fs::read_to_string(peer.folder.join("proxy.log")).unwrap_or_default();
+        let ours = lines.lines().any(|l| l.contains("- ann [") && l.contains("POST /api/v0/pin/ls"));
+        if ours { Ok(()) } else { Err(lines) }
+    });
+    assert!(!peer.log().contains("ipfsproxylog"));
+}
+
 /// The daemon behind a proxy may listen on a Unix socket.
 #[test]
 fn a_daemon_on_a_unix_socket_is_reached() {
