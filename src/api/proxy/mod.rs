@@ -46,9 +46,7 @@ use crate::ipfs::kubo::COMPOSITE;
 use crate::ipfs::Ipfs;
 use async_trait::async_trait;
 use forward::Forward;
-use hyper::header::{
-    HeaderMap, HeaderValue, ALLOW, AUTHORIZATION, RETRY_AFTER, SERVER, WWW_AUTHENTICATE,
-};
+use hyper::header::{HeaderMap, HeaderValue, ALLOW, AUTHORIZATION, RETRY_AFTER, SERVER, WWW_AUTHENTICATE};
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 use libp2p::Multiaddr;
