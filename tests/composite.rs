@@ -61,7 +61,7 @@ fn file(at: &Cluster, name: &str, content: &[u8]) -> String {
 
 #[test]
 fn two_levels() {
-    let (mut first, second) = (leaf(2, "first"), leaf(1, "second"));
+    let (mut first, second) = (leaf(3, "first"), leaf(1, "second"));
     let upper = above(&[&first, &second]);
     let top = &upper.peers[0];
 
@@ -70,7 +70,7 @@ fn two_levels() {
     let photo = file(&upper, "photo.raw", &content);
     let root = ok(top.ctl(&["add", "-Q", &photo])).trim().to_string();
     top.wait_status(&root, "pinned", 2);
-    first.peers[1].wait_status(&root, "pinned", 2);
+    first.peers[1].wait_status(&root, "pinned", 3);
     second.peers[0].wait_status(&root, "pinned", 1);
     assert!(ok(first.peers[1].ctl(&["cat", &root])).len() > 100_000);
 

@@ -189,6 +189,7 @@ guides! {
     upgrading: "upgrading.md" on 3;
     backup_and_restore: "backup-and-restore.md" on 1;
     moving_from_ipfs_cluster: "moving-from-ipfs-cluster.md" on 2;
+    composite: "composite.md" on 2;
 }
 
 #[test]

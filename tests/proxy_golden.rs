@@ -83,8 +83,7 @@ const HEADERS: [&str; 11] = [
 ];
 
 /// Bodies that depend on the machine: compared by the names in their lines.
-const SHAPES: [&str; 6] =
-    ["/id", "/repo/stat", "/swarm/peers", "/repo/gc", "/pin/ls", "/pin/ls?stream=true"];
+const SHAPES: [&str; 6] = ["/id", "/repo/stat", "/swarm/peers", "/repo/gc", "/pin/ls", "/pin/ls?stream=true"];
 
 fn pairs(value: &Value) -> Vec<(String, String)> {
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
@@ -143,7 +142,8 @@ fn compare(case: &Value, got: &Answer) -> Vec<String> {
             wrong.push(format!("header {header}: {got:?}, not {want:?}"));
         }
     }
-    let of_cluster = |a: &Answer| a.header("Server").is_some_and(|s| s.starts_with("ipfs-cluster/ipfsproxy/"));
+    let of_cluster =
+        |a: &Answer| a.header("Server").is_some_and(|s| s.starts_with("ipfs-cluster/ipfsproxy/"));
     if of_cluster(&recorded) != of_cluster(got) {
         wrong.push(format!("Server is {:?}, not {:?}", got.header("Server"), recorded.header("Server")));
     }
@@ -152,9 +152,15 @@ fn compare(case: &Value, got: &Answer) -> Vec<String> {
     }
     let body = want["body"].as_str().unwrap_or_default();
     let call = path.trim_start_matches("/api/v0");
-    if got.status == 200 && SHAPES.iter().any(|s| *s == call || call.starts_with(&format!("{s}?")) && !call.contains("arg=")) {
+    if got.status == 200
+        && SHAPES.iter().any(|s| *s == call || call.starts_with(&format!("{s}?")) && !call.contains("arg="))
+    {
         // What there is to be listed or removed differs; what is there has the recorded form.
-        if !text.is_empty() && !body.is_empty() && !text.contains(r#"{"Keys":{}}"#) && names(body) != names(&text) {
+        if !text.is_empty()
+            && !body.is_empty()
+            && !text.contains(r#"{"Keys":{}}"#)
+            && names(body) != names(&text)
+        {
             wrong.push(format!("names {:?}, not {:?}", names(&text), names(body)));
         }
     } else if text != body {

@@ -91,7 +91,8 @@ fn the_ipfs_command_works_through_the_proxy() {
     assert!(ipfs_ok(peer, &["ls", &folder]).contains("beach/"));
     let out = fold.cluster.folder.path().join("out");
     ipfs_ok(peer, &["get", "-o", out.to_str().expect("UTF-8"), &folder]);
-    let (photo, copy) = (std::fs::read(format!("{dir}/beach/photo.raw")), std::fs::read(out.join("beach/photo.raw")));
+    let (photo, copy) =
+        (std::fs::read(format!("{dir}/beach/photo.raw")), std::fs::read(out.join("beach/photo.raw")));
     assert!(photo.expect("photo") == copy.expect("copy"), "the photo came back");
 
     // Pins.
@@ -102,13 +103,22 @@ fn the_ipfs_command_works_through_the_proxy() {
     let beach = last(&ipfs_ok(peer, &["resolve", &format!("/ipfs/{folder}/beach")]));
     let beach = beach.trim_start_matches("/ipfs/");
     assert!(ipfs_fails(peer, &["pin", "ls", beach]).contains("is not pinned"));
-    let pinned = ipfs_ok(peer, &["pin", "add", "--progress", "--name=sand", &format!("/ipfs/{folder}/beach")]);
+    let pinned =
+        ipfs_ok(peer, &["pin", "add", "--progress", "--name=sand", &format!("/ipfs/{folder}/beach")]);
     assert_eq!(pinned, format!("pinned {beach} recursively\n"));
-    assert!(kubos.iter().all(|k| k.has_pinned(beach, "recursive")), "with progress it is there when it says so");
+    assert!(
+        kubos.iter().all(|k| k.has_pinned(beach, "recursive")),
+        "with progress it is there when it says so"
+    );
     assert!(ipfs_ok(peer, &["pin", "ls", "--names", beach]).contains("sand"));
     ipfs_ok(peer, &["pin", "add", beach]);
-    assert!(ipfs_ok(peer, &["pin", "ls", "--names", beach]).contains("sand"), "pinning again forgets nothing");
-    assert!(ipfs_fails(peer, &["pin", "add", "--recursive=false", beach]).contains("already pinned recursively"));
+    assert!(
+        ipfs_ok(peer, &["pin", "ls", "--names", beach]).contains("sand"),
+        "pinning again forgets nothing"
+    );
+    assert!(
+        ipfs_fails(peer, &["pin", "add", "--recursive=false", beach]).contains("already pinned recursively")
+    );
     ipfs_ok(peer, &["pin", "add", "--recursive=false", unpinned.trim()]);
     assert_eq!(last(&ipfs_ok(peer, &["pin", "ls", "--type=direct"])), "direct");
     peer.wait_status(unpinned.trim(), "pinned", 2);
@@ -135,7 +145,14 @@ fn the_ipfs_command_works_through_the_proxy() {
     assert!(ipfs_ok(peer, &["block", "stat", &block]).contains("Size: 7"));
 
     // The daemons as one.
-    let sizes: u64 = kubos.iter().map(|k| last(k.ok(&["repo", "stat", "--size-only"]).lines().next().expect("RepoSize")).parse::<u64>().expect("a size")).sum();
+    let sizes: u64 = kubos
+        .iter()
+        .map(|k| {
+            last(k.ok(&["repo", "stat", "--size-only"]).lines().next().expect("RepoSize"))
+                .parse::<u64>()
+                .expect("a size")
+        })
+        .sum();
     let told = ipfs_ok(peer, &["repo", "stat", "--size-only"]);
     let told: u64 = last(told.lines().next().expect("RepoSize")).parse().expect("a size");
     assert!(told.abs_diff(sizes) < sizes / 2, "{told} is not about {sizes}");
@@ -143,7 +160,11 @@ fn the_ipfs_command_works_through_the_proxy() {
     assert_eq!(ipfs_ok(peer, &["version"]), kubos[0].ok(&["version"]) + "\n");
     wait_for("connected daemons", PATIENCE, || {
         let peers = ipfs_ok(peer, &["swarm", "peers"]);
-        if peers.contains(&kubos[1].id()) { Ok(()) } else { Err(peers) }
+        if peers.contains(&kubos[1].id()) {
+            Ok(())
+        } else {
+            Err(peers)
+        }
     });
     assert!(ipfs_ok(peer, &["repo", "gc", "-q"]).contains(&loose), "what nothing pins goes");
     assert_eq!(ipfs_ok(peer, &["cat", &added]), "hello world\n");
@@ -252,7 +273,11 @@ fn a_client_that_goes_away_leaves_no_pin_and_no_leak() {
     wait_for("no descriptor that stays", PATIENCE, || {
         let now = descriptors(peer);
         // A few idle connections to the daemon are kept.
-        if now <= before + 4 { Ok(()) } else { Err(format!("{now}, before {before}")) }
+        if now <= before + 4 {
+            Ok(())
+        } else {
+            Err(format!("{now}, before {before}"))
+        }
     });
     assert_eq!(peer.pinned_cids(), pins);
     assert_eq!(post(proxy, "version").status, 200);
@@ -287,7 +312,8 @@ fn a_large_file_goes_through_at_constant_memory() {
     let cid = last(&String::from_utf8_lossy(&output.stdout));
     // And back, to a reader that is in no hurry at first.
     let mut stream = TcpStream::connect(proxy_socket(peer)).expect("connected");
-    write!(stream, "POST /api/v0/cat?arg={cid} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("asked");
+    write!(stream, "POST /api/v0/cat?arg={cid} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .expect("asked");
     std::thread::sleep(Duration::from_millis(500));
     let (mut got, mut buffer) = (0, vec![0; 1 << 20]);
     loop {
@@ -374,11 +400,50 @@ fn its_limits_are_those_of_the_config() {
     write!(stream, "POST /api/v0/cat?arg={big} HTTP/1.1\r\nHost: x\r\n\r\n").expect("asked");
     wait_for("the end of a connection that nobody reads", PATIENCE, || {
         let now = descriptors(fold.peer(0));
-        if now <= before { Ok(()) } else { Err(format!("{now}, before {before}")) }
+        if now <= before {
+            Ok(())
+        } else {
+            Err(format!("{now}, before {before}"))
+        }
     });
     // What the daemon says of itself is copied when it is asked for; who answers stays ours.
     let answer = post(proxy, "repo/stat");
     assert!(answer.header("Server").is_some_and(|s| s.starts_with("ipfs-cluster/ipfsproxy/")), "{answer:?}");
+}
+
+#[test]
+fn it_asks_for_a_password_when_it_is_told_to() {
+    let Some(fold) = Proxied::with(1, |_, config| {
+        config["api"]["ipfsproxy"]["basic_auth_credentials"] = json!({"ann": "secret"});
+        config["api"]["ipfsproxy"]["log_file"] = "proxy.log".into();
+    }) else {
+        return;
+    };
+    let (peer, proxy) = (fold.peer(0), proxy_socket(fold.peer(0)));
+    for path in ["id", "pin/ls"] {
+        let answer = post(proxy, path);
+        assert_eq!(answer.status, 401, "{}", answer.text());
+        assert!(
+            answer.header("WWW-Authenticate").is_some() && answer.text().contains("\"Message\""),
+            "{answer:?}"
+        );
+    }
+    assert!(ipfs_fails(peer, &["id"]).contains("unauthorized"));
+    let known = ["--api-auth", "basic:ann:secret"];
+    let id = ipfs_ok(peer, &[&known[..], &["id", "-f", "<id>"]].concat());
+    assert_eq!(id, fold.kubos[0].id());
+    ipfs_ok(peer, &[&known[..], &["pin", "ls"]].concat());
+    // Who asked is in the access log, which is a file here.
+    wait_for("a line of the access log", PATIENCE, || {
+        let lines = std::fs::read_to_string(peer.folder.join("proxy.log")).unwrap_or_default();
+        let ours = lines.lines().any(|l| l.contains("- ann [") && l.contains("POST /api/v0/pin/ls"));
+        if ours {
+            Ok(())
+        } else {
+            Err(lines)
+        }
+    });
+    assert!(!peer.log().contains("ipfsproxylog"));
 }
 
 /// The daemon behind a proxy may listen on a Unix socket.

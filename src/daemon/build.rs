@@ -168,6 +168,10 @@ pub(super) fn proxy(config: &Config, folder: &Folder, ipfs: &Arc<dyn Ipfs>) -> O
         idle_timeout: section.idle_timeout,
         max_header_bytes: section.max_header_bytes as usize,
         log_file: (!section.log_file.is_empty()).then(|| config.resolve(folder, &section.log_file)),
+        max_connections: section.max_connections as usize,
+        max_connections_per_address: section.max_connections_per_address as usize,
+        allowed_hosts: section.allowed_hosts.clone(),
+        basic_auth: section.basic_auth_credentials.0.clone(),
         behind,
     })
 }

@@ -3,8 +3,8 @@
 // Each test binary that takes this file in uses its own part of it.
 #![allow(dead_code)]
 
-use crate::support::cluster::{Cluster, Peer};
 use crate::kubo_daemon::{executable, KuboDaemon};
+use crate::support::cluster::{Cluster, Peer};
 use serde_json::{json, Value};
 use std::io::Write;
 use std::net::SocketAddr;

@@ -92,9 +92,11 @@ impl FromKubo {
     pub(super) fn new(path: &str, extra: &[String], ttl: Duration) -> Result<Self> {
         let path = match path.parse::<Uri>() {
             Ok(uri) if uri.path_and_query().is_some() && path.starts_with('/') => uri,
-            _ => return Err(Error::invalid(format!(
+            _ => {
+                return Err(Error::invalid(format!(
                 "extract_headers_path is {path:?}; it must be a path of the daemon, like \"/api/v0/version\""
-            ))),
+            )))
+            }
         };
         let mut names = vec![header::ACCESS_CONTROL_EXPOSE_HEADERS];
         for name in extra {

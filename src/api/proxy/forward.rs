@@ -268,3 +268,121 @@ impl Drop for Answer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::block_on;
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+    use std::sync::mpsc;
+
+    /// A daemon that gives these answers, one after the other, over as many connections as it is asked for; and what
+    /// it was sent, head by head.
+    fn daemon(answers: Vec<&'static str>) -> (Forward, mpsc::Receiver<(usize, String)>) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+        let port = listener.local_addr().expect("address").port();
+        let (tell, heads) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut answers = answers.into_iter();
+            for (number, stream) in listener.incoming().enumerate() {
+                let mut stream = BufReader::new(stream.expect("a connection"));
+                loop {
+                    let mut head = String::new();
+                    while !head.ends_with("\r\n\r\n") {
+                        if stream.read_line(&mut head).unwrap_or(0) == 0 {
+                            break;
+                        }
+                    }
+                    if head.is_empty() {
+                        break;
+                    }
+                    let _ = tell.send((number, head));
+                    let Some(answer) = answers.next() else { return };
+                    stream.get_mut().write_all(answer.as_bytes()).expect("answered");
+                }
+            }
+        });
+        let node = format!("/ip4/127.0.0.1/tcp/{port}").parse().expect("address");
+        (Forward::new(Dialer::new("node_multiaddress", &[node], false).expect("dialer")), heads)
+    }
+
+    fn request(headers: &[(&'static str, &'static str)]) -> hyper::Request<ResponseBody> {
+        let mut request = hyper::Request::new(crate::api::http::empty());
+        *request.method_mut() = hyper::Method::POST;
+        *request.uri_mut() = "/api/v0/id?a=b".parse().expect("uri");
+        for (name, value) in headers {
+            request.headers_mut().append(*name, HeaderValue::from_static(value));
+        }
+        remove_hop_by_hop(request.headers_mut());
+        request
+    }
+
+    const PLAIN: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Mine: 1\r\nKeep-Alive: timeout=5\r\n\
+        Connection: X-Mine\r\n\r\nok";
+    const TRAILED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Stream-Error\r\n\r\n\
+        2\r\nok\r\n0\r\nX-Stream-Error: late\r\n\r\n";
+
+    #[test]
+    fn what_belongs_to_one_connection_stays_there() {
+        let (kubo, heads) = daemon(vec![PLAIN]);
+        block_on(async {
+            let asked = request(&[
+                ("host", "evil.example"),
+                ("connection", "x-hop, content-length"),
+                ("x-hop", "1"),
+                ("te", "trailers"),
+                ("expect", "100-continue"),
+                ("x-stays", "yes"),
+            ]);
+            let response = kubo.ask(asked).await.expect("answered");
+            for gone in ["keep-alive", "connection", "x-mine"] {
+                assert!(!response.headers().contains_key(gone), "{gone}: {response:?}");
+            }
+            assert_eq!(response.headers()[header::CONTENT_LENGTH], "2");
+        });
+        let (_, head) = heads.recv().expect("a head");
+        assert!(head.starts_with("POST /api/v0/id?a=b HTTP/1.1\r\n"), "{head}");
+        let head = head.to_ascii_lowercase();
+        assert!(head.contains("host: 127.0.0.1:") && head.contains("x-stays: yes"), "{head}");
+        for gone in ["x-hop", "te:", "expect:", "evil"] {
+            assert!(!head.contains(gone), "{gone} went on: {head}");
+        }
+    }
+
+    #[test]
+    fn trailers_come_through_and_connections_are_used_again() {
+        let (kubo, heads) = daemon(vec![TRAILED, PLAIN, PLAIN]);
+        block_on(async {
+            let response = kubo.ask(request(&[])).await.expect("answered");
+            assert_eq!(response.headers()[header::TRAILER], "X-Stream-Error");
+            let body = response.into_body().collect().await.expect("body");
+            assert_eq!(body.trailers().expect("trailers")["x-stream-error"], "late");
+            // Read to its end: used again. Dropped in the middle: not.
+            drop(kubo.ask(request(&[])).await.expect("answered"));
+            kubo.ask(request(&[])).await.expect("answered");
+        });
+        let connections: Vec<usize> = heads.iter().take(3).map(|(number, _)| number).collect();
+        assert_eq!(connections, [0, 0, 1]);
+    }
+
+    #[test]
+    fn half_an_answer_is_an_error() {
+        let (kubo, _heads) =
+            daemon(vec!["HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", "nonsense\r\n\r\n"]);
+        block_on(async {
+            let response = kubo.ask(request(&[])).await.expect("a head");
+            let mut body = response.into_body();
+            // The daemon waits for the next request: only its end ends the wait.
+            let first = body.frame().await.expect("a frame").expect("data").into_data().expect("data");
+            assert_eq!(first, "half");
+            let error = kubo.ask(request(&[])).await.map(|_| ()).err();
+            drop(body);
+            let error = match error {
+                Some(error) => error,
+                None => return,
+            };
+            assert!(error.message().contains("broke the connection during /api/v0/id"), "{error}");
+        });
+    }
+}

@@ -34,20 +34,23 @@ mod repo;
 mod words;
 
 use super::access::AccessFile;
-use super::http::{empty, Body, Request, Response, Service};
+use super::auth::{Auth, Refusal};
+use super::browsers::Browsers;
+use super::http::{empty, Body, Remote, Request, Response, Service, User};
 use super::query::{decode, Query};
 use super::server::{Limits, Server, ServerConfig};
 use crate::cluster::Cluster;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Context as _, Error, Kind, Result};
 use crate::ipfs::kubo::dial::Dialer;
 use crate::ipfs::kubo::COMPOSITE;
 use crate::ipfs::Ipfs;
 use async_trait::async_trait;
 use forward::Forward;
-use hyper::header::{HeaderMap, HeaderValue, ALLOW, SERVER};
+use hyper::header::{HeaderMap, HeaderValue, ALLOW, AUTHORIZATION, RETRY_AFTER, SERVER, WWW_AUTHENTICATE};
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 use libp2p::Multiaddr;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,6 +74,14 @@ pub struct ProxyConfig {
     pub max_header_bytes: usize,
     /// `log_file`: where a line per request goes; `None` is the log.
     pub log_file: Option<PathBuf>,
+    /// `max_connections`.
+    pub max_connections: usize,
+    /// `max_connections_per_address`.
+    pub max_connections_per_address: usize,
+    /// `allowed_hosts`: further names that the proxy may be asked under.
+    pub allowed_hosts: Vec<String>,
+    /// `basic_auth_credentials`: user → password.
+    pub basic_auth: Option<BTreeMap<String, String>>,
     /// Who answers what is not intercepted.
     pub behind: Behind,
 }
@@ -104,6 +115,8 @@ enum Origin {
 struct Proxy {
     cluster: Cluster,
     origin: Origin,
+    auth: Option<Auth>,
+    browsers: Browsers,
     access_file: Option<AccessFile>,
 }
 
@@ -113,13 +126,16 @@ struct Proxy {
 /// A sentence naming the address or key that is wrong.
 pub async fn start(config: ProxyConfig, cluster: Cluster) -> Result<Server> {
     let limits = Limits {
+        connections: config.max_connections,
+        per_address: config.max_connections_per_address,
         header_bytes: config.max_header_bytes,
         header_timeout: config.read_header_timeout,
         idle_timeout: config.idle_timeout,
         body_timeout: config.read_timeout,
         write_timeout: config.write_timeout,
-        ..Limits::default()
     };
+    let auth = config.basic_auth.map(Auth::new).transpose().context("basic_auth_credentials")?;
+    let browsers = Browsers::new("api.ipfsproxy", &config.listen, &config.allowed_hosts, auth.is_some());
     let origin = match config.behind {
         Behind::Kubo { nodes, https, headers_path, headers_extra, headers_ttl } => {
             let dialer = Dialer::new("node_multiaddress", &nodes, https)?;
@@ -129,7 +145,7 @@ pub async fn start(config: ProxyConfig, cluster: Cluster) -> Result<Server> {
         Behind::Embedded(ipfs) => Origin::Embedded(node::Node { cluster: cluster.clone(), ipfs }),
     };
     let access_file = config.log_file.map(AccessFile::open).transpose()?;
-    let proxy = Arc::new(Proxy { cluster, origin, access_file });
+    let proxy = Arc::new(Proxy { cluster, origin, auth, browsers, access_file });
     Server::bind(ServerConfig { listen: config.listen, tls: None, limits }, proxy).await
 }
 
@@ -203,6 +219,25 @@ impl Call {
 }
 
 impl Proxy {
+    /// Who asks, if anybody has to prove that, under a name that the proxy goes by.
+    ///
+    /// # Errors
+    /// The answer to whoever may not ask.
+    async fn admit(&self, request: &Request) -> Result<Option<String>, Box<Response>> {
+        let remote = request.extensions().get::<Remote>().and_then(|remote| remote.0);
+        // No browser reaches a Unix socket.
+        if remote.is_some() {
+            self.browsers.host(request.headers()).map_err(|e| Box::new(words::refuse(&e)))?;
+        }
+        match &self.auth {
+            // Browsers send no credentials with a preflight.
+            Some(auth) if *request.method() != Method::OPTIONS => {
+                auth.check(request.headers()).await.map(Some).map_err(|refusal| Box::new(refused(refusal)))
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// Takes a request apart and decides who answers it.
     async fn answer(&self, request: Request) -> Response {
         let Some((verb, argument)) = verb(request.method(), request.uri().path()) else {
@@ -279,6 +314,18 @@ impl Proxy {
     }
 }
 
+/// A refusal in Kubo's form, with its challenges.
+fn refused(refusal: Refusal) -> Response {
+    let mut response = words::refuse_with(refusal.status, refusal.error.message());
+    if refusal.status == StatusCode::TOO_MANY_REQUESTS {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    for challenge in refusal.challenges {
+        response.headers_mut().append(WWW_AUTHENTICATE, challenge);
+    }
+    response
+}
+
 /// Puts headers on an answer, in the place of those that are there by the same names.
 fn dress(answer: &mut HeaderMap, headers: HeaderMap) {
     for name in headers.keys() {
@@ -303,8 +350,20 @@ impl Service for Proxy {
         self.access_file.as_ref()
     }
 
-    async fn call(&self, request: Request) -> Response {
-        self.answer(request).await
+    async fn call(&self, mut request: Request) -> Response {
+        let user = match self.admit(&request).await {
+            Ok(user) => user,
+            Err(response) => return *response,
+        };
+        if self.auth.is_some() {
+            // It was for us: the daemon has credentials of its own, if any.
+            request.headers_mut().remove(AUTHORIZATION);
+        }
+        let mut response = self.answer(request).await;
+        if let Some(user) = user {
+            response.extensions_mut().insert(User(user));
+        }
+        response
     }
 
     fn failure(&self, error: &Error) -> Response {
