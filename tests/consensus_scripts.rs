@@ -129,7 +129,10 @@ impl goldenscript::Runner for Runner {
                 }
                 self.all_vote(numbers.len())?;
             }
-            "max-voters" => self.sim.set_max_voters(number(0)? as usize),
+            "max-voters" => {
+                let most = number(0)? as usize;
+                self.sim.configure(|c| c.max_voters = most);
+            }
             "found" => self.sim.found(number(0)?)?,
             "join" => self.sim.join(number(0)?)?,
             "add" => {

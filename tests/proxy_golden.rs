@@ -48,6 +48,18 @@ const DIFFERENCES: &[Difference] = &[
         reason: "our sentence goes on and says what to do",
     },
     Difference {
+        case: "POST /api/v0/pin/rm?arg=QmPfH6UzX6fcgosbYeKYcHArk7h6KEZdKbYG8WNr4JWyuK",
+        status: 200,
+        says: r#"{"Pins":["QmPfH6UzX6fcgosbYeKYcHArk7h6KEZdKbYG8WNr4JWyuK"]}"#,
+        reason: "ipfs-cluster had unpinned it already, for a pin/update that failed",
+    },
+    Difference {
+        case: "POST /api/v0/commands",
+        status: 200,
+        says: r#"{"Name":"ipfs","Subcommands":[{"Name":""#,
+        reason: "the recording was cut",
+    },
+    Difference {
         case: "POST /api/v0/pin/ls?arg=/ipfs/QmPfH6UzX6fcgosbYeKYcHArk7h6KEZdKbYG8WNr4JWyuK",
         status: 200,
         says: r#"{"Keys":{"QmPfH6UzX6fcgosbYeKYcHArk7h6KEZdKbYG8WNr4JWyuK":{"Type":"recursive"}}}"#,
@@ -71,8 +83,8 @@ const HEADERS: [&str; 11] = [
 ];
 
 /// Bodies that depend on the machine: compared by the names in their lines.
-const SHAPES: [&str; 7] =
-    ["/id", "/repo/stat", "/swarm/peers", "/repo/gc", "/pin/ls", "/pin/ls?stream=true", "/commands"];
+const SHAPES: [&str; 6] =
+    ["/id", "/repo/stat", "/swarm/peers", "/repo/gc", "/pin/ls", "/pin/ls?stream=true"];
 
 fn pairs(value: &Value) -> Vec<(String, String)> {
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();

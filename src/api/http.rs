@@ -7,6 +7,7 @@
 //!
 //! It must never: hold a whole upload in memory, or wait without a deadline for bytes that a client owes.
 
+use super::access::AccessFile;
 use crate::error::{Error, Result};
 use crate::runtime;
 use crate::runtime::Timer;
@@ -41,6 +42,10 @@ pub trait Service: Send + Sync + 'static {
     fn name(&self) -> &'static str;
     /// The log facility that gets one line per request.
     fn access_log(&self) -> &'static str;
+    /// The file that gets that line instead, if there is one.
+    fn access_file(&self) -> Option<&AccessFile> {
+        None
+    }
     /// Answers one request.
     async fn call(&self, request: Request) -> Response;
     /// The answer to a request that this API never saw or could not finish (a panic, a full server),

@@ -4,33 +4,41 @@
 //! |---|---|
 //! | `server`, `gate`, `listen`, `tls` | a generic HTTP/1.1 server and its limits |
 //! | `http` | requests, answers, the trait of an API |
-//! | `auth`, `cors` | who may ask, and from which web pages |
+//! | `access` | access logs in files |
+//! | `auth`, `browsers`, `cors`, `guarded` | who may ask, under which names, and from which web pages |
 //! | `query`, `multipart` | what comes in |
-//! | `json`, `stream`, `types` | what goes out |
+//! | `json`, `stream`, `tar`, `types` | what goes out |
 //! | `proxy` | the IPFS proxy: looks like an IPFS daemon, pins in the cluster |
 //! | `rest` | the routes of ipfs-cluster's REST API, and pinfold's own reading of content |
 //!
 //! Everything that a client sends is checked in this room, so that [`Cluster`] only sees values of
 //! the right type and size. Errors are said in the form of the API that is being spoken.
 
+pub mod access;
 pub mod auth;
+pub mod browsers;
 pub mod cors;
 mod gate;
+pub mod guarded;
 pub mod http;
 pub mod json;
 pub mod listen;
 pub mod multipart;
+pub mod own;
 pub mod proxy;
 pub mod query;
 pub mod rest;
 pub mod server;
 pub mod stream;
+mod tar;
 pub mod tls;
 pub mod types;
 
 use crate::cluster::Cluster;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
+use access::AccessFile;
 use auth::Auth;
+use browsers::Browsers;
 use cors::Cors;
 use hyper::header::{HeaderName, HeaderValue};
 use rest::Rest;
@@ -56,8 +64,16 @@ pub struct RestConfig {
     pub idle_timeout: Duration,
     /// `max_header_bytes`, at least [`server::MIN_HEADER_BYTES`].
     pub max_header_bytes: usize,
+    /// `max_connections`.
+    pub max_connections: usize,
+    /// `max_connections_per_address`.
+    pub max_connections_per_address: usize,
+    /// `allowed_hosts`: further names that the API may be asked under.
+    pub allowed_hosts: Vec<String>,
     /// `basic_auth_credentials`: user → password.
     pub basic_auth: Option<BTreeMap<String, String>>,
+    /// `http_log_file`: where a line per request goes; `None` is the log.
+    pub log_file: Option<PathBuf>,
     /// `ssl_cert_file` and `ssl_key_file`.
     pub tls: Option<(PathBuf, PathBuf)>,
     /// `headers`: added to every answer.
@@ -86,7 +102,11 @@ impl Default for RestConfig {
             write_timeout: Duration::ZERO,
             idle_timeout: server::IDLE_TIMEOUT,
             max_header_bytes: server::MIN_HEADER_BYTES,
+            max_connections: server::MAX_CONNECTIONS,
+            max_connections_per_address: server::MAX_PER_ADDRESS,
+            allowed_hosts: Vec::new(),
             basic_auth: None,
+            log_file: None,
             tls: None,
             headers: Vec::new(),
             cors_allowed_origins: cors.origins,
@@ -122,15 +142,22 @@ pub async fn start_rest(config: RestConfig, cluster: Cluster) -> Result<Server> 
         credentials: config.cors_allow_credentials,
         max_age: config.cors_max_age,
     };
-    let tls = config.tls.map(|(certificate, key)| tls::acceptor(&certificate, &key)).transpose()?;
+    let tls = match &config.tls {
+        Some((certificate, key)) => Some(tls::Tls::open("REST API", certificate, key).await?),
+        None => None,
+    };
+    let auth = config.basic_auth.map(Auth::new).transpose().context("api.restapi.basic_auth_credentials")?;
+    let browsers = Browsers::new("api.restapi", &config.listen, &config.allowed_hosts, auth.is_some());
     let limits = Limits {
+        connections: config.max_connections,
+        per_address: config.max_connections_per_address,
         header_bytes: config.max_header_bytes,
         header_timeout: config.read_header_timeout,
         idle_timeout: config.idle_timeout,
         body_timeout: config.read_timeout,
         write_timeout: config.write_timeout,
-        ..Limits::default()
     };
-    let rest = Rest::new(cluster, config.basic_auth.map(Auth::new), cors, headers);
+    let log_file = config.log_file.map(AccessFile::open).transpose()?;
+    let rest = Rest::new(cluster, auth, browsers, cors, headers).with_access_file(log_file);
     Server::bind(ServerConfig { listen: config.listen, tls, limits }, Arc::new(rest)).await
 }

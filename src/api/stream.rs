@@ -120,7 +120,7 @@ impl<T: Serialize> hyper::body::Body for Lines<T> {
 }
 
 /// Text as a header value: control characters become spaces, and what is too long is cut.
-fn header_text(text: &str) -> HeaderValue {
+pub(super) fn header_text(text: &str) -> HeaderValue {
     let mut clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     while clean.len() > MAX_ERROR {
         clean.pop();

@@ -70,7 +70,7 @@ fn judge<'a>(fewest: i32, holders: impl Iterator<Item = (&'a str, Status, &'a st
             Status::Pinned | Status::Sharded => held += 1,
             Status::ClusterError => silent = Some(format!("{name}: {error}")),
             Status::PinError | Status::UnexpectedlyUnpinned => {
-                failed.get_or_insert_with(|| format!("{name}: {error}"));
+                failed.get_or_insert_with(|| format!("{name}: {}", reason(error)));
             }
             // Also what a peer says that has not heard of the pin yet.
             _ => waiting += 1,
@@ -86,12 +86,22 @@ fn judge<'a>(fewest: i32, holders: impl Iterator<Item = (&'a str, Status, &'a st
     }
 }
 
+/// An error of a pin without what the connector put in front of the daemon's words: through several levels of
+/// clusters that would be longer than the reason itself.
+fn reason(error: &str) -> &str {
+    match error.split_once(". Message: ") {
+        Some((frame, words)) if frame.starts_with("IPFS error (") => words,
+        _ => error,
+    }
+}
+
 impl Holding {
     /// Of a pin and its global status: whether a list of what is pinned names it. One good copy is enough to be named
     /// while others are on their way.
     pub fn of(pin: &Pin, info: &GlobalPinInfo) -> Holding {
         let holders = info.peer_map.values().filter(|p| p.status != Status::Remote);
-        let holding = judge(pin.replication_min, holders.clone().map(|p| (&*p.peername, p.status, &*p.error)));
+        let holding =
+            judge(pin.replication_min, holders.clone().map(|p| (&*p.peername, p.status, &*p.error)));
         match holding {
             Holding::Waiting if holders.clone().any(|p| p.status == Status::Pinned) => Holding::Held,
             other => other,
@@ -161,11 +171,11 @@ impl Cluster {
                 self.pin(cid, options).await?;
             }
         }
-        Ok(self.follow_pin(cid, before))
+        Ok(self.watch_pin(cid, before))
     }
 
     /// Follows a pin; errors that are in `before` count only when they are still there after a while.
-    fn follow_pin(&self, cid: Cid, before: Vec<Part>) -> BoxStream<'static, Result<u64>> {
+    fn watch_pin(&self, cid: Cid, before: Vec<Part>) -> BoxStream<'static, Result<u64>> {
         let (begun, cluster) = (Instant::now(), self.clone());
         let first = (Some(FIRST_LOOK), 0);
         stream::unfold(first, move |(wait, reached)| {
@@ -246,6 +256,13 @@ mod tests {
         assert_eq!(judged(2, &[Pinned, ClusterError]), Holding::Held);
         assert_eq!(judged(-1, &[ClusterError]), Holding::Failed("p: why".into()));
         assert_eq!(judged(-1, &[Pinning, ClusterError]), Holding::Waiting);
+    }
+
+    #[test]
+    fn a_reason_goes_up_without_its_frames() {
+        let framed = "IPFS error (pin/add?arg=x&progress=true). Code: 200. Message: p1: nobody has it";
+        assert_eq!(reason(framed), "p1: nobody has it");
+        assert_eq!(reason("no progress. Message: none"), "no progress. Message: none");
     }
 
     #[test]

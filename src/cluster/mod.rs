@@ -6,6 +6,7 @@
 //! are answered when a majority has them durably.
 
 mod add;
+mod clocks;
 mod content;
 pub mod founding;
 mod holders;
@@ -157,6 +158,7 @@ impl Cluster {
         rpc::register(&cluster);
         repin::register(&cluster);
         status::sync::register(&cluster);
+        clocks::register(&cluster);
         let tasks = informers::start(&cluster);
         cluster.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(tasks);
         cluster

@@ -39,8 +39,6 @@ pub(super) const GC: &str = "cluster.gc";
 pub(super) const BLOCKS: &str = "cluster.blocks";
 /// Whom are you connected to.
 pub(super) const LINKS: &str = "cluster.links";
-/// What time is it: seconds since 1970.
-pub(super) const TIME: &str = "cluster.time";
 
 /// Rows in one frame of a status stream.
 pub(super) const ROWS_PER_FRAME: usize = 500;
@@ -123,7 +121,7 @@ impl Handler for Method<Serve> {
 
 /// Registers all of them.
 pub(super) fn register(cluster: &Cluster) {
-    let methods: [(&'static str, Access, Serve); 11] = [
+    let methods: [(&'static str, Access, Serve); 10] = [
         (JOIN, Access::Open, |c, call| Box::pin(serve_join(c, call))),
         (ID, Access::Members, |c, call| Box::pin(serve_id(c, call))),
         (METRICS, Access::Members, |c, call| Box::pin(serve_metrics(c, call))),
@@ -134,7 +132,6 @@ pub(super) fn register(cluster: &Cluster) {
         (GC, Access::Members, |c, call| Box::pin(serve_gc(c, call))),
         (BLOCKS, Access::Members, |c, call| Box::pin(serve_blocks(c, call))),
         (LINKS, Access::Members, |c, call| Box::pin(serve_links(c, call))),
-        (TIME, Access::Members, |_, call| Box::pin(serve_time(call))),
     ];
     for (name, access, serve) in methods {
         cluster.inner.rpc.register(name, access, Arc::new(Method(cluster.clone(), serve)));
@@ -349,8 +346,4 @@ async fn serve_blocks(cluster: &Cluster, call: &mut Call) -> Result<()> {
 async fn serve_links(cluster: &Cluster, call: &mut Call) -> Result<()> {
     let links = cluster.links().await;
     call.send(&links).await
-}
-
-async fn serve_time(call: &mut Call) -> Result<()> {
-    call.send(&Timestamp::now().secs).await
 }

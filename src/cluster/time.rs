@@ -5,13 +5,10 @@
 //! wrong clock decides nothing alone. Of an even number the earlier of the two in the middle counts: a pin that
 //! stays too long is a smaller harm than one that goes too soon.
 
-use super::{rpc, Cluster};
+use super::Cluster;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
-use std::time::Duration;
 
-/// How long one member may take to say what time it has.
-const ASK: Duration = Duration::from_secs(2);
 /// A clock that is off by more than this does not set expiries: beyond what drifts between two synchronisations.
 const TOLERANCE: i64 = 600;
 
@@ -25,15 +22,8 @@ fn median(mut clocks: Vec<i64>) -> i64 {
 impl Cluster {
     /// The time as the members have it. Those out of reach do not count.
     pub(super) async fn time(&self) -> Timestamp {
-        let others = self.member_ids().into_iter().filter(|p| *p != self.inner.me);
-        let asked = others.map(|peer| async move {
-            let before = Timestamp::now().secs;
-            let theirs = self.inner.rpc.call::<_, i64>(peer, rpc::TIME, &(), ASK).await.ok()?;
-            // As a difference: the answers take different times to arrive.
-            Some(theirs.saturating_sub(before))
-        });
-        let answers = futures::future::join_all(asked).await;
-        let offsets = answers.into_iter().flatten().chain([0]).collect();
+        let ahead = self.clocks().await.into_iter().filter_map(|clock| clock.ahead_ms);
+        let offsets = ahead.map(|ms| ms / 1_000).chain([0]).collect();
         let now = Timestamp::now();
         Timestamp { secs: now.secs.saturating_add(median(offsets)), ..now }
     }

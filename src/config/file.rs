@@ -17,6 +17,8 @@ use std::path::Path;
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
 /// The most characters of a wrong value that are shown.
 const MAX_SHOWN: usize = 120;
+/// The most characters that say what is wrong with it.
+const MAX_WHY: usize = 400;
 
 /// Reads a text file, refusing what is too large or not text.
 pub(super) fn read_text(path: &Path) -> Result<String> {
@@ -86,6 +88,24 @@ fn shown(value: &Value, secret: bool) -> String {
     }
 }
 
+/// What is wrong with a value, in one line of a length for people: it often repeats the value itself.
+fn tame(why: String, value: &Value) -> String {
+    let short = match value.as_str() {
+        Some(text) if text.chars().count() > MAX_SHOWN => why.replace(text, "…"),
+        _ => why,
+    };
+    one_line(&short, MAX_WHY)
+}
+
+/// A message without what would make it several lines, and with at most so many characters.
+pub(super) fn one_line(text: &str, most: usize) -> String {
+    let mut line: String = text.chars().take(most).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().nth(most).is_some() {
+        line.push('…');
+    }
+    line
+}
+
 /// Walks a file (and the environment) into the configuration.
 pub(super) struct Reader<'a> {
     pub(super) tree: &'a Value,
@@ -104,8 +124,9 @@ impl Reader<'_> {
             }
             return Ok(default.clone());
         };
-        let value = T::parse(raw)
-            .map_err(|why| Error::invalid(format!("{} is {}: {why}", at.path, shown(raw, T::SECRET))))?;
+        let value = T::parse(raw).map_err(|why| {
+            Error::invalid(format!("{} is {}: {}", at.path, shown(raw, T::SECRET), tame(why, raw)))
+        })?;
         Ok(self.or_default(at, value, default))
     }
 
@@ -128,9 +149,10 @@ impl Visitor for Reader<'_> {
             let raw = Value::String(text.to_owned());
             let parsed = T::from_env(text).and_then(|json| T::parse(&json)).map_err(|why| {
                 Error::invalid(format!(
-                    "the environment variable {name} ({}) is {}: {why}",
+                    "the environment variable {name} ({}) is {}: {}",
                     at.path,
-                    shown(&raw, T::SECRET)
+                    shown(&raw, T::SECRET),
+                    tame(why, &raw)
                 ))
             })?;
             *value = self.or_default(at, parsed, default);

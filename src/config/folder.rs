@@ -42,12 +42,23 @@ impl Face {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Folder {
     path: PathBuf,
+    /// Relative to the folder, unless it is a whole path.
+    peerstore: PathBuf,
 }
+
+/// Where the addresses of other peers are kept, unless `cluster.peerstore_file` says otherwise.
+const PEERSTORE: &str = "peerstore";
 
 impl Folder {
     /// This folder.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Folder { path: path.into() }
+        Folder { path: path.into(), peerstore: PEERSTORE.into() }
+    }
+
+    /// The same with another file of addresses: `cluster.peerstore_file`.
+    #[must_use]
+    pub fn with_peerstore(self, file: &str) -> Self {
+        Folder { peerstore: file.into(), ..self }
     }
 
     /// The folder to use: the `-c` option, else `$IPFS_CLUSTER_PATH`, else the default of the name in `$HOME`.
@@ -82,7 +93,7 @@ impl Folder {
         };
         // Absolute, so that messages can be acted upon from anywhere.
         let path = std::path::absolute(&path).context(format!("finding {}", path.display()))?;
-        Ok(Folder { path })
+        Ok(Folder::new(path))
     }
 
     /// Where it is.
@@ -100,9 +111,9 @@ impl Folder {
         self.path.join("identity.json")
     }
 
-    /// `peerstore`.
+    /// `peerstore`, or what `cluster.peerstore_file` says.
     pub fn peerstore(&self) -> PathBuf {
-        self.path.join("peerstore")
+        self.path.join(&self.peerstore)
     }
 
     /// `cluster.lock`.
@@ -166,7 +177,7 @@ impl Folder {
         let clean: String = what.chars().filter(|c| !c.is_control()).collect();
         let _ = file.set_len(0);
         let _ = write!(file, "{} {clean}", std::process::id());
-        Ok(FolderLock { _file: file })
+        Ok(FolderLock { file })
     }
 
     /// The addresses of the peerstore, and what was wrong with its lines. An absent file is an empty one.
@@ -223,7 +234,14 @@ fn holder(file: &mut File) -> String {
 /// Holds a folder for this process. Given back on drop and at the end of the process.
 #[derive(Debug)]
 pub struct FolderLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for FolderLock {
+    /// ipfs-cluster takes a lock file with anything in it for held: whoever goes back to it must find it empty.
+    fn drop(&mut self) {
+        let _ = self.file.set_len(0);
+    }
 }
 
 /// A neighbour of `path` to write to, named so that two writers never share one.

@@ -203,6 +203,7 @@ pub fn init(folder: &Folder, options: &InitOptions, env: &Env) -> Result<InitRep
     if let Some(key) = &options.swarm_key {
         write_private(&folder.path().join(SWARM_KEY), key.to_text().as_bytes())?;
     }
+    let folder = &folder.clone().with_peerstore(&config.cluster.peerstore_file);
     folder.write_peerstore(&options.peers)?;
     config.save(folder)?;
     messages.push(format!("configuration written to {}.", folder.service_json().display()));

@@ -53,7 +53,7 @@ section! {
         /// Addresses to tell others instead of those of the interfaces.
         announce_multiaddress: Vec<Multiaddr> = Vec::new(), List;
         /// Addresses never to tell others.
-        no_announce_multiaddress: Vec<Multiaddr> = Vec::new(), List;
+        no_announce_multiaddress: Vec<Multiaddr> = Vec::new(), List, NoEffect("write those that others should be told into announce_multiaddress");
         /// Help others through firewalls.
         enable_relay_hop: bool = true, Silent, NoEffect("peers connect directly, without relays");
         /// How many connections to keep.
@@ -75,7 +75,7 @@ section! {
         /// How often a peer tells the others that it lives.
         monitor_ping_interval: Duration = secs(15);
         /// How often the list of members is looked at for changes.
-        peer_watch_interval: Duration = secs(5);
+        peer_watch_interval: Duration = secs(5), Silent, NoEffect("members change by the log, and every change is noticed at once");
         /// How often peers are looked for on the local network; "0s": never.
         mdns_interval: Duration = secs(10), Zero;
         /// Allocate only to trusted peers.
@@ -154,10 +154,11 @@ section! {
         wait_for_leader_timeout: Duration = secs(15);
         /// Longest time for one call to another peer.
         network_timeout: Duration = secs(10);
-        /// Further attempts of a write that failed.
-        commit_retries: u32 = 1, Zero, ZeroWhenMissing, NoEffect("a write is tried again until network_timeout");
-        /// Between two attempts of a write.
-        commit_retry_delay: Duration = Duration::from_millis(200), NoEffect("a write is tried again until network_timeout");
+        /// To how many further leaders a write is brought, when one loses its office before it is committed. A
+        /// leader that cannot be reached is waited for as long as network_timeout and wait_for_leader_timeout allow.
+        commit_retries: u32 = 1, Zero, ZeroWhenMissing;
+        /// Before a leader that did not take a write is asked again; another leader is asked at once.
+        commit_retry_delay: Duration = Duration::from_millis(200);
         /// Old data folders to keep.
         backups_rotate: u32 = 6, Zero;
         /// Between two heartbeats of the leader; at ipfs-cluster's default of "1s" (not below half of
@@ -165,18 +166,20 @@ section! {
         heartbeat_timeout: Duration = secs(1);
         /// Shortest time without a leader after which an election starts; the real one is random, up to twice that.
         election_timeout: Duration = secs(1);
-        /// Longest delay of an entry that follows another.
-        commit_timeout: Duration = Duration::from_millis(50), NoEffect("entries are sent at once");
-        /// Most entries in one message.
-        max_append_entries: u32 = 64, NoEffect("messages are limited by size");
+        /// How late a follower may hear of a commit when the message that tells it was lost, in steps of a quarter
+        /// of a heartbeat; usually it is told at once.
+        commit_timeout: Duration = Duration::from_millis(50);
+        /// Most entries in one append message, which also holds no more than 512 KiB.
+        max_append_entries: u32 = 64, Unit("entries");
         /// Entries kept in the log for peers that were away for a short time.
         trailing_logs: u64 = 10240, Unit("entries");
-        /// How often the log is looked at for truncation.
-        snapshot_interval: Duration = secs(120), NoEffect("the log is truncated by number of entries, see snapshot_threshold");
-        /// Entries between two truncations of the log.
+        /// How often the log is looked at for truncation; at four times snapshot_threshold it is truncated at once.
+        snapshot_interval: Duration = secs(120);
+        /// Entries that must be superfluous before the log is truncated.
         snapshot_threshold: u64 = 8192, Unit("entries");
-        /// How long a leader stays one without hearing from a majority.
-        leader_lease_timeout: Duration = Duration::from_millis(500), Silent, NoEffect("a leader without a majority steps down after election_timeout");
+        /// How long beyond election_timeout a leader that hears from no majority stays one: at most another
+        /// election_timeout, which is also what a lease as long as heartbeat_timeout means.
+        leader_lease_timeout: Duration = Duration::from_millis(500);
         /// Folder of the data, relative to the configuration's, or a whole path.
         data_folder: String = "raft".into(), Optional;
         /// Prefix of keys in ipfs-cluster's store.
@@ -203,6 +206,21 @@ impl RaftSection {
             (self.heartbeat_timeout / 5, self.election_timeout.max(self.heartbeat_timeout))
         };
         (heartbeat.max(MIN_HEARTBEAT), election.max(MIN_HEARTBEAT * 4))
+    }
+
+    /// How long a leader that hears from no majority stays one, in all.
+    ///
+    /// Never less than an election timeout: followers would not elect another one earlier, and a disk that stalls
+    /// for a moment must not cost an election. ipfs-cluster refuses a lease longer than its heartbeat_timeout, so
+    /// that the longest that can be written there is the longest that Raft allows here.
+    pub fn lease(&self) -> Duration {
+        let (_, election) = self.timing();
+        let beyond = if self.leader_lease_timeout >= self.heartbeat_timeout {
+            election
+        } else {
+            self.leader_lease_timeout.min(election)
+        };
+        election + beyond
     }
 }
 
@@ -263,7 +281,7 @@ section! {
         id: String = String::new(), Optional, NoEffect("the API is served over TCP only");
         /// Private key of the API inside libp2p.
         private_key: Hidden = Hidden::default(), Optional, NoEffect("the API is served over TCP only");
-        /// Users and passwords; null: nobody is asked.
+        /// Users and passwords (plain, or made by `pinfold hash-password`); null: nobody is asked.
         basic_auth_credentials: Credentials = Credentials::default();
         /// File for a line per request; empty: the log.
         http_log_file: String = String::new();
@@ -283,6 +301,13 @@ section! {
         cors_max_age: Duration = Duration::ZERO, Zero;
         /// Listen beyond this machine without asking for a password: whoever reaches the port commands the peer.
         open_to_network: bool = false, Optional;
+        /// Further names (without port) under which the API may be asked while it asks for no password, as behind a
+        /// proxy of your own; "*": any. IP addresses and local names always may.
+        allowed_hosts: Vec<String> = Vec::new(), Optional, List;
+        /// Most connections at once; when all are taken, the one that has been idle longest makes room.
+        max_connections: u32 = 512, Unit("connections"), Optional;
+        /// Most connections at once from one address that is not this machine's loopback.
+        max_connections_per_address: u32 = 128, Unit("connections"), Optional;
     }
 }
 
@@ -325,8 +350,17 @@ section! {
         extract_headers_path: String = "/api/v0/version".into(), Optional;
         /// How long the daemon's headers are remembered; "0s": for ever.
         extract_headers_ttl: Duration = secs(300), Optional, Zero;
-        /// Listen beyond this machine: whoever reaches the port can pin and unpin.
+        /// Listen beyond this machine without asking for a password: whoever reaches the port can pin and unpin.
         open_to_network: bool = false, Optional;
+        /// Users and passwords (plain, or made by `pinfold hash-password`); null: nobody is asked.
+        basic_auth_credentials: Credentials = Credentials::default(), Optional;
+        /// Further names (without port) under which the proxy may be asked while it asks for no password, as behind
+        /// a proxy of your own; "*": any. IP addresses and local names always may.
+        allowed_hosts: Vec<String> = Vec::new(), Optional, List;
+        /// Most connections at once; when all are taken, the one that has been idle longest makes room.
+        max_connections: u32 = 512, Unit("connections"), Optional;
+        /// Most connections at once from one address that is not this machine's loopback.
+        max_connections_per_address: u32 = 128, Unit("connections"), Optional;
     }
 }
 
@@ -370,7 +404,7 @@ section! {
         /// After the start and after a new peer, when to connect the nodes to each other; "0s": never.
         connect_swarms_delay: Duration = secs(1), Zero;
         /// How often unpinned blocks are removed; "0s": only on request.
-        gc_interval: Duration = Duration::ZERO, Optional, Zero, NoEffect("blocks are removed on request (ipfs gc)");
+        gc_interval: Duration = Duration::ZERO, Optional, Zero;
     }
 }
 
@@ -494,11 +528,11 @@ section! {
     /// Section `observations.metrics`: figures for Prometheus.
     MetricsSection {
         /// Serve them.
-        enable_stats: bool = false;
+        enable_stats: bool = false, NoEffect("there are no figures for Prometheus yet; see `pinfold health`");
         /// Where to serve them.
-        prometheus_endpoint: Vec<Multiaddr> = at(&["/ip4/127.0.0.1/tcp/8888"]);
+        prometheus_endpoint: Vec<Multiaddr> = at(&["/ip4/127.0.0.1/tcp/8888"]), NoEffect("there are no figures for Prometheus yet");
         /// How often figures that cost work are measured.
-        reporting_interval: Duration = secs(30);
+        reporting_interval: Duration = secs(30), NoEffect("there are no figures for Prometheus yet");
     }
 }
 
@@ -555,5 +589,25 @@ mod tests {
         assert_eq!(timing(500, 1000), (500, 1000));
         assert_eq!(timing(3000, 1000), (600, 3000), "an election never comes before the heartbeat");
         assert_eq!(timing(1, 1), (20, 80), "never faster than a board can keep up");
+    }
+
+    #[test]
+    fn a_lease_lasts_between_one_and_two_election_timeouts() {
+        let lease = |heartbeat: u64, election: u64, lease: u64| {
+            let [heartbeat_timeout, election_timeout, leader_lease_timeout] =
+                [heartbeat, election, lease].map(Duration::from_millis);
+            let raft = RaftSection {
+                heartbeat_timeout,
+                election_timeout,
+                leader_lease_timeout,
+                ..RaftSection::default()
+            };
+            raft.lease().as_millis() as u64
+        };
+        assert_eq!(lease(1000, 1000, 500), 1500, "ipfs-cluster's default");
+        assert_eq!(lease(1000, 1000, 1000), 2000, "the longest that can be written there");
+        assert_eq!(lease(100, 400, 100), 800, "our own default: Raft's own limit");
+        assert_eq!(lease(100, 400, 50), 450);
+        assert_eq!(lease(5000, 5000, 1), 5001);
     }
 }

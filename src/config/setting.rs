@@ -9,6 +9,7 @@
 
 use crate::clock;
 use data_encoding::HEXLOWER_PERMISSIVE;
+use libp2p::multiaddr::Protocol;
 use libp2p::Multiaddr;
 use serde_json::{Map, Number, Value};
 use std::collections::BTreeMap;
@@ -203,6 +204,10 @@ impl Setting for Vec<Multiaddr> {
 
 /// One multiaddress, with a sentence when it is none.
 fn multiaddr(text: &str) -> Result<Multiaddr, String> {
+    // All that follows is the path, as in Go; the library would end it at the next slash.
+    if let Some(path) = text.trim().strip_prefix("/unix/").filter(|path| !path.is_empty()) {
+        return Ok(Multiaddr::empty().with(Protocol::Unix(path.into())));
+    }
     text.trim()
         .parse()
         .map_err(|e| format!("\"{text}\" is not a multiaddress like \"/ip4/192.168.1.2/tcp/9096\" ({e})"))

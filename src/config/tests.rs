@@ -1,5 +1,7 @@
 //! The configuration as a whole: real files, files of other ages, bad files, variables, a new peer.
 
+mod values;
+
 use super::init::{init, is_fresh, would_overwrite, Consensus, InitOptions, Ports};
 use super::*;
 use crate::Kind;

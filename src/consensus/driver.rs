@@ -10,7 +10,7 @@
 //! flushed rarely, by somebody else, because the log can rebuild it.
 //!
 //! Its parts: this file turns and ticks; `messages` hears and speaks, `commands` proposes and applies, `members`
-//! plans changes of membership.
+//! plans changes of membership, `office` is what a leader owes the others.
 //!
 //! Any error that comes out of here is the end of this peer's consensus. It must never be caught and
 //! continued: the memory's idea of the disk is no longer sure.
@@ -18,6 +18,7 @@
 mod commands;
 mod members;
 mod messages;
+mod office;
 
 use super::membership::Queue;
 use super::message::{Body, Frame};
@@ -26,6 +27,7 @@ use super::reads::Reads;
 use super::snapshot::{ConfHistory, Fetched, Incoming, Outgoing, SnapshotRequest};
 use super::storage::{Disk, Failure};
 use super::{settings::Settings, Status};
+use office::Office;
 use crate::error::{Error, Kind, Result};
 use crate::state::{Applied, Event, Machine, Member, RaftId, Role};
 use crate::store::{LogBatch, StateStore};
@@ -43,6 +45,8 @@ const MAX_PROPOSE_BYTES: usize = 1 << 20;
 const MAX_APPLIED_WAITERS: usize = 8_192;
 /// Raft ids that are not members as far as we know, whose peer id we remember so that we can answer.
 const MAX_STRANGERS: usize = 64;
+/// Times [`Settings::snapshot_threshold`]: a log with so many superfluous entries is not left until the next look.
+const FLOOD: u64 = 4;
 /// Log entries that an offered snapshot may keep from being truncated.
 const MAX_HELD_FOR_SNAPSHOT: u64 = 200_000;
 
@@ -125,6 +129,8 @@ pub struct Driver {
     own_ids: u64,
     removed: bool,
     heard: u64,
+    office: Office,
+    looked: u64,
     applied: Applied,
     durable: Applied,
     dirty_since: u64,
@@ -177,6 +183,8 @@ impl Driver {
             rolls: 0,
             removed: false,
             heard: 0,
+            office: Office::default(),
+            looked: 0,
             applied,
             dirty_since: 0,
             applied_at: 0,
@@ -284,7 +292,9 @@ impl Driver {
             Input::Flushed(result) => {
                 self.flushing = false;
                 self.durable = self.durable.max(result?);
-                self.truncate()?;
+                if self.superfluous() >= self.settings.snapshot_threshold.saturating_mul(FLOOD) {
+                    self.truncate()?;
+                }
             }
         }
         Ok(())
@@ -374,8 +384,16 @@ impl Driver {
             }
             waits
         });
+        if now - self.looked >= self.settings.look_ticks {
+            self.looked = now;
+            if self.superfluous() >= self.settings.snapshot_threshold.max(1) {
+                self.truncate()?;
+            }
+        }
         if self.leads() {
             self.heard = now;
+            self.keep_office();
+            self.tell_commits();
             self.hand_over();
             self.promote();
             let (start, install) = (self.settings.start_ticks, self.settings.install_ticks);
@@ -405,6 +423,7 @@ impl Driver {
         if role != self.role {
             self.role = role;
             self.rolls += 1;
+            self.office = Office::taken_at(self.now);
         }
         let base = self.settings.election_ticks;
         let timeout = base + (self.settings.mix(1_000 + self.rolls) % base as u64) as usize;
@@ -428,6 +447,7 @@ impl Driver {
                 let _ = reply.try_send(Ok(()));
             }
         }
+        self.note_commit();
         self.reads.applied(self.applied.index);
         if self.applied.index > self.durable.index && !self.flushing {
             let much = self.applied.index - self.durable.index >= FLUSH_ENTRIES;

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{mpsc, Arc, Weak};
 use std::time::{Duration, Instant};
 
-/// Before the leader is asked again, unless something changed.
+/// Before the leader is asked for a change of members again, unless something changed.
 const PAUSE: Duration = Duration::from_millis(25);
 /// What an answer may be late beyond its own limit before the pump is taken for hanging.
 const GRACE: Duration = Duration::from_secs(2);
@@ -134,8 +134,9 @@ impl Consensus {
             )));
         }
         let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
+        let (retries, pause) = (self.inner.config.commit_retries, self.inner.config.commit_retry_delay);
         let (committed, here) = self
-            .at_leader(|place, limit| {
+            .at_leaders(retries, pause, |place, limit| {
                 let data = data.clone();
                 async move {
                     match place {
@@ -165,7 +166,7 @@ impl Consensus {
     /// # Errors
     /// [`Kind::Timeout`] when no leader confirmed it in time.
     pub async fn read_index(&self) -> Result<()> {
-        self.ask(self.inner.config.commit_timeout, "the read", Input::Read).await
+        self.ask(self.inner.config.network_timeout, "the read", Input::Read).await
     }
 
     /// Turns of the driver so far, at least one per tick: a watchdog that sees it stand still knows that the
@@ -184,9 +185,16 @@ impl Consensus {
         self.inner.shared.status().cluster_version
     }
 
-    /// Refuses what not every member of this cluster would understand.
     fn check_spoken(&self, command: &Command) -> Result<()> {
-        let (needed, spoken) = (command.needs(), self.cluster_version());
+        self.check_version(command.needs())
+    }
+
+    /// Refuses what not every member of this cluster would understand.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`] until the cluster version is `needed`: what has to be upgraded.
+    pub fn check_version(&self, needed: u16) -> Result<()> {
+        let spoken = self.cluster_version();
         if needed <= spoken {
             return Ok(());
         }
@@ -421,7 +429,7 @@ impl Consensus {
             return Err(Error::full(why).context("the leader"));
         }
         drop(command);
-        let limit = self.inner.config.commit_timeout;
+        let limit = self.inner.config.network_timeout;
         self.propose_here(request.id, request.command, limit).await.map(|c| ProposeAnswer::new(&c))
     }
 
@@ -431,7 +439,7 @@ impl Consensus {
     /// [`Kind::NotLeader`]: ask the leader; otherwise as [`Consensus::add_member`] and [`Consensus::remove_member`].
     pub async fn handle_members(&self, from: PeerId, request: MemberRequest) -> Result<u64> {
         self.same_cluster(request.cluster_id, &from)?;
-        let limit = self.inner.config.commit_timeout;
+        let limit = self.inner.config.network_timeout;
         match request.change {
             MemberRequestKind::Add(record) => {
                 let member = Member::decode(&record)
@@ -492,11 +500,38 @@ impl Consensus {
     where
         F: Future<Output = Result<T>>,
     {
-        let deadline = Instant::now() + self.inner.config.commit_timeout;
+        self.at_leaders(u32::MAX, PAUSE, attempt).await
+    }
+
+    /// The same, at no more than `retries` further leaders than the first, asking the same one again after `pause`.
+    ///
+    /// Only a leader in a term of its own counts: one that cannot be reached is asked until the voters have agreed
+    /// on another, or the time is over.
+    async fn at_leaders<T, F>(
+        &self,
+        retries: u32,
+        pause: Duration,
+        attempt: impl Fn(Place, Duration) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let deadline = Instant::now() + self.inner.config.network_timeout;
+        let (mut asked, mut further, mut lost) = (None, 0, None);
         loop {
             let rest = deadline.saturating_duration_since(Instant::now());
             let leader = self.wait_leader(self.inner.config.wait_for_leader.min(rest)).await?;
             let watch = self.inner.shared.watch();
+            let office = Some((leader.raft_id, self.status().term));
+            if asked.is_some() && asked != office {
+                further += 1;
+                if further > retries {
+                    return Err(lost.unwrap_or_else(|| self.no_leader()).context(format!(
+                        "the change was not committed by {further} leaders one after the other (consensus.raft.commit_retries is {retries})"
+                    )));
+                }
+            }
+            asked = office;
             let here = leader.raft_id == self.inner.raft_id;
             let rest = deadline.saturating_duration_since(Instant::now()).max(PAUSE);
             let error = match attempt(if here { Place::Here } else { Place::At(leader) }, rest).await {
@@ -518,7 +553,8 @@ impl Consensus {
                     _ => error,
                 });
             }
-            either(watch, PAUSE).await;
+            lost = Some(error);
+            either(watch, pause.min(deadline.saturating_duration_since(Instant::now()))).await;
         }
     }
 
@@ -540,7 +576,7 @@ impl Consensus {
         if self.status().applied >= index {
             return Ok(());
         }
-        let limit = self.inner.config.commit_timeout;
+        let limit = self.inner.config.network_timeout;
         let wait = self.ask(limit, "applying the committed change here", |r| Input::WaitApplied(index, r));
         match wait.await {
             Err(e) if e.kind() == Kind::Timeout => Err(Error::timeout(format!(
@@ -563,22 +599,26 @@ impl Consensus {
 
     fn no_leader(&self) -> Error {
         let members = self.inner.shared.members();
-        let voters = members.iter().filter(|m| m.role == Role::Voter);
-        let (mut all, mut connected) = (0, 0);
-        for voter in voters {
-            all += 1;
-            connected += usize::from(
-                voter.raft_id == self.inner.raft_id || self.inner.wire.is_connected(&voter.peer_id),
-            );
-        }
-        Error::unavailable(if all == 0 {
-            "timed out waiting for leader: this peer does not know the members of the cluster yet".to_owned()
-        } else {
-            format!(
-                "timed out waiting for leader: {connected} of {all} voters are connected, {} are needed",
+        let there =
+            |m: &Member| m.raft_id == self.inner.raft_id || self.inner.wire.is_connected(&m.peer_id);
+        let voters: Vec<&Member> = members.iter().filter(|m| m.role == Role::Voter).collect();
+        let away: Vec<String> = voters
+            .iter()
+            .filter(|m| !there(m))
+            .map(|m| if m.name.is_empty() { m.peer_id.to_string() } else { m.name.clone() })
+            .collect();
+        let mut words = match voters.len() {
+            0 => "timed out waiting for leader: this peer does not know the members of the cluster yet".into(),
+            all => format!(
+                "timed out waiting for leader: {} of {all} voters are connected, {} are needed",
+                all - away.len(),
                 all / 2 + 1
-            )
-        })
+            ),
+        };
+        if !away.is_empty() {
+            words.push_str(&format!("; missing: {}", away.join(", ")));
+        }
+        Error::unavailable(words)
     }
 }
 

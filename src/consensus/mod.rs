@@ -60,12 +60,24 @@ pub struct ConsensusConfig {
     pub election: Duration,
     /// How long a proposal may wait for a leader.
     pub wait_for_leader: Duration,
-    /// How long one proposal may take in all.
+    /// How long one proposal, read or membership change may take in all.
+    pub network_timeout: Duration,
+    /// To how many further leaders a proposal is brought, when one loses its office before it is committed.
+    pub commit_retries: u32,
+    /// Before a leader that did not take a proposal is asked again; another leader is asked at once.
+    pub commit_retry_delay: Duration,
+    /// How late a follower may hear of a commit, when the message that tells it was lost.
     pub commit_timeout: Duration,
+    /// How long a leader that hears from no majority stays one. raft-rs ends it after two election timeouts.
+    pub lease: Duration,
+    /// Most entries in one append message.
+    pub max_append_entries: usize,
     /// Entries kept after a truncation, so that a short absence needs no snapshot.
     pub trailing_logs: u64,
     /// Applied entries between two truncations.
     pub snapshot_threshold: u64,
+    /// How often the log is looked at for a truncation.
+    pub snapshot_interval: Duration,
     /// Most voters; further members stay learners.
     pub max_voters: usize,
 }
@@ -82,6 +94,8 @@ pub enum Start {
         cluster_id: u64,
         /// The members that were agreed on; this peer is one of them.
         members: Vec<Member>,
+        /// The cluster version that all of them speak.
+        version: u16,
     },
     /// Fresh directory: wait until a leader adds us as learner (cluster id as told by the join call).
     Join {

@@ -55,6 +55,14 @@ pub struct Settings {
     pub install_ticks: u64,
     /// Ticks without a leader after which a peer asks whether it was removed.
     pub ask_ticks: u64,
+    /// Ticks after which followers that do not know of a commit are told again.
+    pub tell_ticks: u64,
+    /// Ticks without a majority after which a leader gives up its office.
+    pub lease_ticks: u64,
+    /// Ticks between two looks at the log for a truncation.
+    pub look_ticks: u64,
+    /// Most entries in one append message.
+    pub max_append_entries: usize,
     /// Log entries kept behind the durable state.
     pub trailing_logs: u64,
     /// Log entries that must be superfluous before a truncation.
@@ -82,10 +90,14 @@ impl Settings {
             flush_ticks: ticks(FLUSH_AFTER),
             idle_ticks: ticks(IDLE_AFTER),
             read_ticks: election_ticks as u64,
-            commit_ticks: ticks(config.commit_timeout),
+            commit_ticks: ticks(config.network_timeout),
             start_ticks: ticks(super::snapshot::START_WITHIN),
             install_ticks: ticks(super::snapshot::INSTALL_WITHIN),
             ask_ticks: ASK_AFTER_ELECTIONS * election_ticks as u64,
+            tell_ticks: ticks(config.commit_timeout),
+            lease_ticks: ticks(config.lease).max(election_ticks as u64),
+            look_ticks: ticks(config.snapshot_interval),
+            max_append_entries: config.max_append_entries.max(1),
             trailing_logs: config.trailing_logs,
             snapshot_threshold: config.snapshot_threshold,
             max_voters: config.max_voters,

@@ -11,6 +11,7 @@ use crate::store::memory::{MemoryLog, MemoryState};
 use crate::store::StateStore;
 use async_trait::async_trait;
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -25,9 +26,15 @@ pub(super) fn config(peer_id: PeerId) -> ConsensusConfig {
         heartbeat: Duration::from_millis(40),
         election: Duration::from_millis(200),
         wait_for_leader: Duration::from_secs(10),
-        commit_timeout: Duration::from_secs(20),
+        network_timeout: Duration::from_secs(20),
+        commit_retries: 1,
+        commit_retry_delay: Duration::from_millis(200),
+        commit_timeout: Duration::from_millis(50),
+        lease: Duration::from_millis(400),
+        max_append_entries: 64,
         trailing_logs: 100,
         snapshot_threshold: 100,
+        snapshot_interval: Duration::from_millis(10),
         max_voters: 7,
     }
 }
@@ -37,6 +44,7 @@ pub(super) fn config(peer_id: PeerId) -> ConsensusConfig {
 struct Switch {
     peers: Mutex<HashMap<PeerId, WeakConsensus>>,
     deaf: Mutex<HashSet<PeerId>>,
+    asked: AtomicUsize,
 }
 
 struct Port {
@@ -72,6 +80,7 @@ impl Wire for Port {
         }
     }
     async fn propose(&self, leader: &Member, request: ProposeRequest, _: Duration) -> Result<ProposeAnswer> {
+        self.switch.asked.fetch_add(1, Ordering::Relaxed);
         self.reach(&leader.peer_id)?.handle_propose(self.us, request).await
     }
     async fn change_members(&self, leader: &Member, request: MemberRequest, _: Duration) -> Result<u64> {
@@ -108,9 +117,21 @@ impl Peer {
         state: MemoryState,
         log: MemoryLog,
     ) -> Peer {
+        Self::run_with(switch, config(id), raft_id, start, state, log)
+    }
+
+    fn run_with(
+        switch: &Arc<Switch>,
+        config: ConsensusConfig,
+        raft_id: RaftId,
+        start: Start,
+        state: MemoryState,
+        log: MemoryLog,
+    ) -> Peer {
+        let id = config.peer_id;
         let wire = Arc::new(Port { switch: switch.clone(), us: id });
         let (log_box, state_arc) = (Box::new(log.clone()), Arc::new(state.clone()));
-        let consensus = Consensus::start(config(id), start, log_box, state_arc, wire).unwrap();
+        let consensus = Consensus::start(config, start, log_box, state_arc, wire).unwrap();
         switch.peers.lock().unwrap().insert(id, consensus.downgrade());
         Peer { id, raft_id, consensus, state, log }
     }
@@ -122,10 +143,19 @@ impl Peer {
 }
 
 fn cluster(switch: &Arc<Switch>, peers: u64) -> Vec<Peer> {
-    let mut all = vec![Peer::start(switch, 1, Start::Found)];
+    cluster_with(switch, peers, |_| {})
+}
+
+fn cluster_with(switch: &Arc<Switch>, peers: u64, change: impl Fn(&mut ConsensusConfig)) -> Vec<Peer> {
+    let start = |raft_id, start| {
+        let mut config = config(PeerId::random());
+        change(&mut config);
+        Peer::run_with(switch, config, raft_id, start, MemoryState::new(), MemoryLog::new(raft_id))
+    };
+    let mut all = vec![start(1, Start::Found)];
     let cluster_id = all[0].consensus.status().cluster_id;
     for raft_id in 2..=peers {
-        let peer = Peer::start(switch, raft_id, Start::Join { cluster_id });
+        let peer = start(raft_id, Start::Join { cluster_id });
         assert_eq!(block_on(all[0].consensus.add_member(peer.member())).unwrap(), cluster_id);
         block_on(peer.consensus.wait_ready(LIMIT)).unwrap();
         all.push(peer);
@@ -295,6 +325,48 @@ fn garbage_from_the_network_is_refused() {
     let request = ProposeRequest { cluster_id: cluster, id: 1, command: vec![0xff; 40] };
     let refused = block_on(peer.consensus.handle_propose(PeerId::random(), request)).unwrap_err();
     assert!(matches!(refused.kind(), Kind::Invalid | Kind::Version), "{refused}");
+}
+
+/// A follower brings a change to a leader that nobody hears any more: what comes of it, by `commit_retries`.
+fn a_change_while_the_leader_is_lost(retries: u32) -> Result<Outcome> {
+    let switch = Arc::new(Switch::default());
+    let peers = cluster_with(&switch, 3, |c| c.commit_retries = retries);
+    let leader = peers.iter().position(|p| p.consensus.status().leader == Some(p.raft_id)).unwrap();
+    let follower = &peers[(leader + 1) % 3];
+    switch.deaf.lock().unwrap().insert(peers[leader].id);
+    block_on(follower.consensus.propose(pin(1)))
+}
+
+#[test]
+fn commit_retries_are_the_further_leaders_that_a_change_is_brought_to() {
+    // The follower itself may be elected; one more leader is enough in either case.
+    a_change_while_the_leader_is_lost(3).unwrap();
+    let error = a_change_while_the_leader_is_lost(0).unwrap_err();
+    assert!(error.message().contains("(consensus.raft.commit_retries is 0)"), "{error}");
+}
+
+#[test]
+fn commit_retry_delay_is_the_pause_before_the_same_leader_is_asked_again() {
+    let asked = |delay: u64| {
+        let switch = Arc::new(Switch::default());
+        let peers = cluster_with(&switch, 2, |c| {
+            // Nobody is elected while the leader is away.
+            (c.election, c.lease) = (Duration::from_secs(20), Duration::from_secs(40));
+            c.commit_retry_delay = Duration::from_millis(delay);
+        });
+        let follower = peers.iter().find(|p| p.consensus.status().leader != Some(p.raft_id)).unwrap();
+        switch.deaf.lock().unwrap().insert(follower.id);
+        let before = switch.asked.load(Ordering::Relaxed);
+        let consensus = follower.consensus.clone();
+        let change = crate::runtime::spawn(async move { consensus.propose(pin(1)).await });
+        std::thread::sleep(Duration::from_secs(1));
+        let asked = switch.asked.load(Ordering::Relaxed) - before;
+        switch.deaf.lock().unwrap().clear();
+        block_on(change).unwrap();
+        asked
+    };
+    let (often, seldom) = (asked(10), asked(900));
+    assert!(often >= 10 && seldom <= 2, "{often} and {seldom} times in a second");
 }
 
 /// Not a test of correctness: `cargo test --release -- --ignored --nocapture commits_per_second`.

@@ -46,9 +46,15 @@ pub(super) fn consensus(config: &Config, identity: &Identity) -> ConsensusConfig
         heartbeat,
         election,
         wait_for_leader: raft.wait_for_leader_timeout,
-        commit_timeout: raft.network_timeout,
+        network_timeout: raft.network_timeout,
+        commit_retries: raft.commit_retries,
+        commit_retry_delay: raft.commit_retry_delay,
+        commit_timeout: raft.commit_timeout,
+        lease: raft.lease(),
+        max_append_entries: raft.max_append_entries as usize,
         trailing_logs: raft.trailing_logs,
         snapshot_threshold: raft.snapshot_threshold,
+        snapshot_interval: raft.snapshot_interval,
         max_voters: raft.max_voters as usize,
     }
 }
@@ -122,7 +128,11 @@ pub(super) fn rest(config: &Config, folder: &Folder) -> Option<RestConfig> {
         write_timeout: section.write_timeout,
         idle_timeout: section.idle_timeout,
         max_header_bytes: section.max_header_bytes as usize,
+        max_connections: section.max_connections as usize,
+        max_connections_per_address: section.max_connections_per_address as usize,
+        allowed_hosts: section.allowed_hosts.clone(),
         basic_auth: section.basic_auth_credentials.0.clone(),
+        log_file: file(&section.http_log_file),
         headers: section
             .headers
             .iter()
@@ -138,7 +148,7 @@ pub(super) fn rest(config: &Config, folder: &Folder) -> Option<RestConfig> {
 }
 
 /// The IPFS proxy, if it is on.
-pub(super) fn proxy(config: &Config, ipfs: &Arc<dyn Ipfs>) -> Option<ProxyConfig> {
+pub(super) fn proxy(config: &Config, folder: &Folder, ipfs: &Arc<dyn Ipfs>) -> Option<ProxyConfig> {
     let section = config.ipfsproxy.as_ref()?;
     let behind = match &config.ipfs {
         IpfsSection::Embedded(_) => Behind::Embedded(ipfs.clone()),
@@ -157,6 +167,7 @@ pub(super) fn proxy(config: &Config, ipfs: &Arc<dyn Ipfs>) -> Option<ProxyConfig
         write_timeout: section.write_timeout,
         idle_timeout: section.idle_timeout,
         max_header_bytes: section.max_header_bytes as usize,
+        log_file: (!section.log_file.is_empty()).then(|| config.resolve(folder, &section.log_file)),
         behind,
     })
 }
@@ -188,6 +199,7 @@ pub(super) async fn ipfs(config: &Config, folder: &Folder) -> Result<Arc<dyn Ipf
                 listen: section.listen_multiaddress.clone(),
                 storage_max: section.storage_max.0,
                 pin_timeout: section.pin_timeout,
+                gc_interval: (!section.gc_interval.is_zero()).then_some(section.gc_interval),
                 ..EmbeddedConfig::new(data.clone(), node_identity(&data)?)
             })
             .await?;

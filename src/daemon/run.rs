@@ -3,7 +3,7 @@
 use super::signals::Stop;
 use super::enter::{self, Entered, Entry};
 use super::upgrade::{self, Upgraded};
-use super::{build, fresh, notify, reach, say, DaemonOptions, RunMode, STOP_LIMIT};
+use super::{build, files, fresh, legacy, notify, reach, say, DaemonOptions, RunMode, STOP_LIMIT};
 use crate::api::{self, server::Server};
 use crate::cluster::founding::Desk;
 use crate::cluster::{Cluster, Parts};
@@ -47,6 +47,7 @@ enum Ending {
 pub fn run(options: DaemonOptions) -> Result<()> {
     // Before anything else: a signal during a slow start must be a clean stop too.
     let mut stop = Stop::catch()?;
+    files::raise_limit();
     runtime::block_on(async move {
         // Boxed: everything of a peer passes through this future, too much for a stack frame.
         let started = Box::pin(start(&options));
@@ -120,6 +121,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     for warning in warnings {
         log::warn!(target: "config", "{warning}");
     }
+    let folder = folder.with_peerstore(&config.cluster.peerstore_file);
     config.check_exposure(options.insecure_no_secret).context(folder.service_json().display())?;
     let (identity, notice) = Identity::load(&folder, Some(&config), &env)?;
     if let Some(notice) = notice {
@@ -127,6 +129,8 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     }
 
     let data = config.resolve(&folder, &config.consensus.data_folder);
+    let joins = !options.bootstrap.is_empty() || !invited.is_empty() || !config.cluster.bootstrap.is_empty();
+    legacy::before_start(&folder, &data, config.consensus.backups_rotate as usize, joins)?;
     if options.upgrade {
         let data = data.clone();
         let done = runtime::unblock(move || upgrade::upgrade(&data, &mut |_| Ok(true))).await?;
@@ -208,7 +212,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
         Some(rest) => Some(api::start_rest(rest, cluster.clone()).await.context("api.restapi")?),
         None => None,
     };
-    let proxy = match build::proxy(&config, &ipfs) {
+    let proxy = match build::proxy(&config, &folder, &ipfs) {
         Some(proxy) => Some(api::proxy::start(proxy, cluster.clone()).await.context("api.ipfsproxy")?),
         None => None,
     };

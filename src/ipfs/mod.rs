@@ -4,7 +4,9 @@
 //! tests (`tests/ipfs.rs`). Whatever comes back from either is untrusted: sizes, hashes and shapes are
 //! checked here. No call waits for ever: pinning is bounded by time *without progress*.
 
+pub mod car;
 pub mod embedded;
+pub mod ipld;
 pub mod kubo;
 #[cfg(test)]
 pub(crate) mod scripted;
@@ -156,4 +158,8 @@ pub trait Ipfs: Send + Sync + 'static {
     async fn ls(&self, path: &str) -> Result<(DirEntry, BoxStream<'static, Result<DirEntry>>)>;
     /// Flushes and closes what is open.
     async fn close(&self);
+    /// The node inside this process, if it is that; it can be asked more.
+    fn embedded(&self) -> Option<&embedded::Embedded> {
+        None
+    }
 }

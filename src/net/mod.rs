@@ -18,6 +18,7 @@ mod sentences;
 mod streams;
 mod swarm;
 mod transport;
+mod version;
 
 pub use identity::Identity;
 
@@ -64,6 +65,19 @@ pub struct HostConfig {
     pub mdns: Option<(String, Duration)>,
     /// Most established connections; beyond it new incoming ones are refused.
     pub max_connections: usize,
+}
+
+/// What is known of a connected peer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerInfo {
+    /// Where it is connected, without `/p2p/…`.
+    pub address: Option<Multiaddr>,
+    /// Whether we dialled it.
+    pub outgoing: bool,
+    /// What it calls itself; empty before identify.
+    pub agent: String,
+    /// Protocols it speaks, sorted; empty before identify.
+    pub protocols: Vec<String>,
 }
 
 /// What happens on a host. Slow subscribers lose the oldest events.
@@ -216,11 +230,15 @@ impl Host {
         if self.is_connected(&peer) {
             return Ok(());
         }
+        let first = extra.first().cloned();
         let mut addresses = book::clean(extra);
         for known in self.addresses_of(&peer) {
             if !addresses.contains(&known) {
                 addresses.push(known);
             }
+        }
+        if let (true, Some(address)) = (addresses.is_empty(), first) {
+            return Err(not_dialable(&address));
         }
         self.dial(Some(peer), addresses).await.map(drop)
     }
@@ -233,9 +251,7 @@ impl Host {
         }
         let clean = book::clean([address.clone()]);
         if clean.is_empty() {
-            return Err(Error::invalid(format!(
-                "cannot connect to {address}: only /ip4, /ip6, /dns, /dns4 and /dns6 with /tcp/<port> can be dialled"
-            )));
+            return Err(not_dialable(&address));
         }
         self.dial(peer, clean).await
     }
@@ -256,6 +272,11 @@ impl Host {
     /// Connected peers.
     pub fn connected(&self) -> Vec<PeerId> {
         self.inner.shared.connected()
+    }
+
+    /// What is known of a connected peer; `None` when it is not connected.
+    pub fn peer_info(&self, peer: &PeerId) -> Option<PeerInfo> {
+        self.inner.shared.peer_info(peer)
     }
 
     /// Whether a connection is up.
@@ -284,8 +305,8 @@ impl Host {
             // A connection may end between the look and the order; then one more dial is worth it.
             for last in [false, true] {
                 self.connect(peer, Vec::new()).await?;
-                if self.inner.shared.lacks_protocol(&peer, protocol) {
-                    return Err(sentences::unsupported(peer, protocol));
+                if let Some(error) = self.inner.shared.mismatch(peer, protocol) {
+                    return Err(error);
                 }
                 match self.inner.registry.open(peer, protocol, limit).await {
                     Ok(stream) => return Ok(stream),
@@ -332,6 +353,13 @@ impl Host {
             let _ = done.await;
         }
     }
+}
+
+/// An address of another kind than ours.
+fn not_dialable(address: &Multiaddr) -> Error {
+    Error::invalid(format!(
+        "cannot connect to {address}: only /ip4, /ip6, /dns, /dns4 and /dns6 with /tcp/<port> can be dialled"
+    ))
 }
 
 /// The sentence for an error on a stream that [`Host::open`] or [`Host::accept`] gave; `doing` reads like

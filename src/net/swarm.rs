@@ -13,6 +13,7 @@ use super::book::Book;
 use super::discovery::{Discovery, Found};
 use super::keepalive::Keeper;
 use super::streams::Registry;
+use super::version::{self, Spoken};
 use super::{book, sentences, transport, HostEvent};
 use crate::error::{Error, Result};
 use futures::channel::oneshot;
@@ -32,6 +33,8 @@ pub(super) const COMMAND_QUEUE: usize = 256;
 const EVENT_QUEUE: usize = 256;
 /// Protocol names remembered per peer.
 const PROTOCOLS_PER_PEER: usize = 128;
+/// Characters of a peer's agent string that are remembered.
+const AGENT_CHARS: usize = 128;
 /// How long a closing host waits for its connections to say goodbye.
 const FAREWELL: Duration = Duration::from_millis(500);
 /// How often the same kind of trouble (a listener out of file descriptors, strangers with another secret) is
@@ -50,8 +53,12 @@ pub(super) enum Command {
 #[derive(Default)]
 struct Peer {
     connections: usize,
-    /// Protocols it said it speaks; `None` before identify.
-    protocols: Option<HashSet<String>>,
+    /// What it said of itself; `None` before identify.
+    spoken: Option<Spoken>,
+    /// Where it is connected, of its first connection.
+    address: Option<Multiaddr>,
+    /// Whether we dialled that.
+    outgoing: bool,
 }
 
 /// The part of the state that hosts read and write directly.
@@ -125,11 +132,19 @@ impl Shared {
         self.lock().peers.contains_key(peer)
     }
 
-    /// Whether the peer said what it speaks, and the protocol was not among it.
-    pub(super) fn lacks_protocol(&self, peer: &PeerId, protocol: &str) -> bool {
+    /// What is known of a connected peer.
+    pub(super) fn peer_info(&self, peer: &PeerId) -> Option<super::PeerInfo> {
         let state = self.lock();
-        let known = state.peers.get(peer).and_then(|peer| peer.protocols.as_ref());
-        known.is_some_and(|protocols| !protocols.contains(protocol))
+        let known = state.peers.get(peer)?;
+        let Spoken { agent, mut protocols } = known.spoken.clone().unwrap_or_default();
+        protocols.sort();
+        Some(super::PeerInfo { address: known.address.clone(), outgoing: known.outgoing, agent, protocols })
+    }
+
+    /// What to say when the peer said what it speaks, and the protocol was not among it.
+    pub(super) fn mismatch(&self, peer: PeerId, protocol: &str) -> Option<Error> {
+        let state = self.lock();
+        version::mismatch(peer, protocol, state.peers.get(&peer)?.spoken.as_ref()?)
     }
 
     /// A new subscriber.
@@ -440,7 +455,15 @@ impl Task {
             self.dials.outgoing.insert(id);
             self.swarm.behaviour_mut().set_outgoing(self.max_connections, self.dials.outgoing.len());
         }
-        self.shared.lock().peers.entry(peer).or_default().connections = count as usize;
+        {
+            let mut state = self.shared.lock();
+            let known = state.peers.entry(peer).or_default();
+            known.connections = count as usize;
+            if known.address.is_none() {
+                known.address = Some(without_p2p(endpoint.get_remote_address()));
+                known.outgoing = endpoint.is_dialer();
+            }
+        }
         self.dials.keeper.connected(&peer);
         if let Some(dial) = self.dials.under_way.remove(&id) {
             dial.waiting.into_iter().for_each(|reply| drop(reply.send(Ok(peer))));
@@ -484,12 +507,18 @@ impl Task {
         let addresses = book::clean(info.listen_addrs);
         let protocols: Vec<String> =
             info.protocols.iter().take(PROTOCOLS_PER_PEER).map(ToString::to_string).collect();
+        let agent = info.agent_version.chars().take(AGENT_CHARS).collect();
+        let spoken = Spoken { agent, protocols: protocols.clone() };
         {
             let mut state = self.shared.lock();
             if let Some(known) = state.peers.get_mut(&peer) {
-                known.protocols = Some(protocols.iter().cloned().collect());
+                known.spoken = Some(spoken.clone());
             }
             state.book.learn(peer, addresses.clone());
+        }
+        let ours = self.registry.protocols();
+        if let Some(error) = version::stranger(peer, ours.iter().map(AsRef::as_ref), &spoken) {
+            self.complain("version", error.message());
         }
         self.shared.emit(&HostEvent::Identified { peer, addresses, agent: info.agent_version, protocols });
     }
@@ -557,6 +586,11 @@ impl Task {
         state.listening.clear();
         state.subscribers.clear();
     }
+}
+
+/// An address without the `/p2p/…` at its end.
+fn without_p2p(address: &Multiaddr) -> Multiaddr {
+    super::split_p2p(address).map_or_else(|_| address.clone(), |(_, rest)| rest)
 }
 
 /// A number in 0..1. Only spreads load, so when the system has no randomness the middle will do.

@@ -5,6 +5,7 @@ use super::client::Client;
 use super::network::{Faults, Flight, Network, Peer};
 use super::Rng;
 use crate::consensus::driver::{Driver, Input, Outlet};
+use crate::consensus::message::Body;
 use crate::consensus::settings::{mix, Settings};
 use crate::consensus::snapshot::{Fetched, Giver, Receiver, SnapshotRequest};
 use crate::consensus::{bootstrap, ConsensusConfig, Start, Status};
@@ -61,6 +62,7 @@ pub struct Sim {
     pub(super) client: Client,
     checks: Checks,
     config: ConsensusConfig,
+    longest_append: usize,
 }
 
 /// What a driver did in one turn.
@@ -98,23 +100,31 @@ impl Sim {
             network: Network::default(),
             client: Client::default(),
             checks: Checks::default(),
+            longest_append: 0,
             config: ConsensusConfig {
                 peer_id: peer_id(0),
                 name: String::new(),
                 heartbeat: Duration::from_millis(100),
                 election: Duration::from_millis(400),
                 wait_for_leader: Duration::from_secs(5),
-                commit_timeout: Duration::from_secs(10),
+                network_timeout: Duration::from_secs(10),
+                commit_retries: 1,
+                commit_retry_delay: Duration::from_millis(200),
+                commit_timeout: Duration::from_millis(50),
+                lease: Duration::from_millis(800),
+                // Few, so that every run shows that cut messages do no harm.
+                max_append_entries: 3,
                 trailing_logs: 8,
                 snapshot_threshold: 8,
+                snapshot_interval: Duration::from_millis(25),
                 max_voters: 7,
             },
         }
     }
 
-    /// Changes the most voters, for peers started from now on.
-    pub fn set_max_voters(&mut self, n: usize) {
-        self.config.max_voters = n;
+    /// Changes settings, for peers started from now on.
+    pub fn configure(&mut self, change: impl FnOnce(&mut ConsensusConfig)) {
+        change(&mut self.config);
     }
 
     /// Makes a peer with empty disks found the cluster.
@@ -278,6 +288,10 @@ impl Sim {
             return;
         }
         if let Ok(frame) = crate::consensus::message::decode(bytes) {
+            if let Body::Messages(messages) = &frame.body {
+                let longest = messages.iter().map(|m| m.entries.len()).max().unwrap_or_default();
+                self.longest_append = self.longest_append.max(longest);
+            }
             self.drive(to, Some(Input::Frame(peer_id(from), frame)));
         }
     }
@@ -368,6 +382,11 @@ impl Sim {
     /// Ticks since the beginning.
     pub fn now(&self) -> u64 {
         self.now
+    }
+
+    /// Most entries that any message had so far.
+    pub fn longest_append(&self) -> usize {
+        self.longest_append
     }
 
     /// All peers there ever were.

@@ -19,7 +19,10 @@ const REFUSED: [(&str, &str); 10] = [
     ("nocopy", "the file is copied to the cluster's peers, none of which has it; add without it"),
     ("fscache", "there is no file store in a cluster; add without it"),
     ("inline", "blocks inside of CIDs are not supported by this version; add without it"),
-    ("to-files", "files of MFS belong to one node, not to a cluster; add without it, then use `ipfs files cp`"),
+    (
+        "to-files",
+        "files of MFS belong to one node, not to a cluster; add without it, then use `ipfs files cp`",
+    ),
     ("preserve-mode", "modes are not kept by this version; add without it"),
     ("preserve-mtime", "times are not kept by this version; add without it"),
     ("mode", "modes are not kept by this version; add without it"),
@@ -53,7 +56,8 @@ impl Proxy {
         let streamed = call.query.flag("stream-channels", true)?;
         let silent = call.query.flag("silent", false)?;
         let wrap = options.wrap;
-        let upload = upload(&call.parts.headers, call.body).map_err(|e| e.context("error reading request"))?;
+        let upload =
+            upload(&call.parts.headers, call.body).map_err(|e| e.context("error reading request"))?;
         let added = self.cluster.add(options, upload).await?;
         let lines = added.filter_map(move |line| {
             let shown = if silent { line.err().map(Err) } else { Some(line.map(|l| as_kubo(l, wrap))) };
@@ -111,7 +115,8 @@ mod tests {
         assert!(got.no_pin && got.wrap && got.progress && got.raw_leaves && !got.only_hash);
         assert_eq!(got.pin.name, "x");
         // What the command line sends when nothing was asked for.
-        let got = of("inline=false&inline-limit=32&hash=sha2-256&only-hash=true&trickle=false").expect("options");
+        let got =
+            of("inline=false&inline-limit=32&hash=sha2-256&only-hash=true&trickle=false").expect("options");
         assert!(got.only_hash && !got.no_pin);
     }
 
@@ -120,7 +125,10 @@ mod tests {
         for text in ["trickle=true", "nocopy=1", "inline=true", "mtime=1", "max-file-links=3", "to-files="] {
             let (name, _) = text.split_once('=').expect("an option");
             let error = of(text).expect_err(text);
-            assert!(error.message().starts_with(name) && error.message().contains("add without it"), "{error}");
+            assert!(
+                error.message().starts_with(name) && error.message().contains("add without it"),
+                "{error}"
+            );
         }
     }
 

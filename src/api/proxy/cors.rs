@@ -27,8 +27,7 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 /// request [`ASK_TIMEOUT`].
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// What Kubo lets pages read.
-const EXPOSED: HeaderValue =
-    HeaderValue::from_static("X-Stream-Output, X-Chunked-Output, X-Content-Length");
+const EXPOSED: HeaderValue = HeaderValue::from_static("X-Stream-Output, X-Chunked-Output, X-Content-Length");
 /// What depends on the page.
 const FROM_PREFLIGHT: [HeaderName; 3] =
     [header::ACCESS_CONTROL_ALLOW_ORIGIN, header::VARY, header::ACCESS_CONTROL_ALLOW_CREDENTIALS];
@@ -93,11 +92,9 @@ impl FromKubo {
     pub(super) fn new(path: &str, extra: &[String], ttl: Duration) -> Result<Self> {
         let path = match path.parse::<Uri>() {
             Ok(uri) if uri.path_and_query().is_some() && path.starts_with('/') => uri,
-            _ => {
-                return Err(Error::invalid(format!(
-                    "extract_headers_path is {path:?}; it must be a path of the daemon, like \"/api/v0/version\""
-                )))
-            }
+            _ => return Err(Error::invalid(format!(
+                "extract_headers_path is {path:?}; it must be a path of the daemon, like \"/api/v0/version\""
+            ))),
         };
         let mut names = vec![header::ACCESS_CONTROL_EXPOSE_HEADERS];
         for name in extra {
@@ -120,7 +117,9 @@ impl FromKubo {
     ) -> Result<HeaderMap, TurnedAway> {
         let mut headers = match page {
             None => self.remembered(&self.no_page, || preflight(kubo, path, None)).await,
-            Some(_) => runtime::timeout(ASK_TIMEOUT, "the IPFS daemon", preflight(kubo, path, page)).await.ok(),
+            Some(_) => {
+                runtime::timeout(ASK_TIMEOUT, "the IPFS daemon", preflight(kubo, path, page)).await.ok()
+            }
         }
         .unwrap_or_default();
         if page.is_some() && !headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {

@@ -209,7 +209,10 @@ fn broken(target: &Target, what: &str, error: &hyper::Error) -> Error {
         true => format!("it answers something that is not HTTP ({error}); is this Kubo's RPC API?"),
         false => format!("{inner}; is it running?"),
     };
-    Error::unavailable(format!("the IPFS daemon at {} broke the connection during {what}: {why}", target.shown))
+    Error::unavailable(format!(
+        "the IPFS daemon at {} broke the connection during {what}: {why}",
+        target.shown
+    ))
 }
 
 /// The daemon's body on its way to the client; gives the connection back when it was read to its end.

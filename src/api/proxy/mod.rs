@@ -33,6 +33,7 @@ mod put;
 mod repo;
 mod words;
 
+use super::access::AccessFile;
 use super::http::{empty, Body, Request, Response, Service};
 use super::query::{decode, Query};
 use super::server::{Limits, Server, ServerConfig};
@@ -47,6 +48,7 @@ use hyper::header::{HeaderMap, HeaderValue, ALLOW, SERVER};
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 use libp2p::Multiaddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,6 +69,8 @@ pub struct ProxyConfig {
     pub idle_timeout: Duration,
     /// `max_header_bytes`.
     pub max_header_bytes: usize,
+    /// `log_file`: where a line per request goes; `None` is the log.
+    pub log_file: Option<PathBuf>,
     /// Who answers what is not intercepted.
     pub behind: Behind,
 }
@@ -100,6 +104,7 @@ enum Origin {
 struct Proxy {
     cluster: Cluster,
     origin: Origin,
+    access_file: Option<AccessFile>,
 }
 
 /// Starts the proxy.
@@ -123,7 +128,8 @@ pub async fn start(config: ProxyConfig, cluster: Cluster) -> Result<Server> {
         }
         Behind::Embedded(ipfs) => Origin::Embedded(node::Node { cluster: cluster.clone(), ipfs }),
     };
-    let proxy = Arc::new(Proxy { cluster, origin });
+    let access_file = config.log_file.map(AccessFile::open).transpose()?;
+    let proxy = Arc::new(Proxy { cluster, origin, access_file });
     Server::bind(ServerConfig { listen: config.listen, tls: None, limits }, proxy).await
 }
 
@@ -256,8 +262,8 @@ impl Proxy {
 
     /// The embedded node has no web server of its own to keep pages out and to answer preflights.
     async fn answered_here(&self, node: &node::Node, request: Request) -> Response {
-        let allowed = cors::page(request.headers())
-            .and_then(|page| cors::own(request.headers(), page.as_deref()));
+        let allowed =
+            cors::page(request.headers()).and_then(|page| cors::own(request.headers(), page.as_deref()));
         let Ok(headers) = allowed else { return words::plain(StatusCode::FORBIDDEN) };
         let mut response = match *request.method() {
             Method::OPTIONS => {
@@ -293,6 +299,10 @@ impl Service for Proxy {
         "ipfsproxylog"
     }
 
+    fn access_file(&self) -> Option<&AccessFile> {
+        self.access_file.as_ref()
+    }
+
     async fn call(&self, request: Request) -> Response {
         self.answer(request).await
     }
@@ -316,7 +326,8 @@ mod tests {
         assert_eq!(at(&Method::GET, "pin/ls"), Some((Verb::PinLs, None)));
         assert_eq!(at(&Method::PUT, "pin/rm/a%2Fb"), Some((Verb::PinRm, Some("a/b".into()))));
         assert_eq!(at(&Method::POST, "add"), Some((Verb::Add, None)));
-        for passed in ["pin/verify", "pin", "pin/add/a/b", "add/x", "repo/stat/x", "version", "pin/remote/ls"] {
+        for passed in ["pin/verify", "pin", "pin/add/a/b", "add/x", "repo/stat/x", "version", "pin/remote/ls"]
+        {
             assert_eq!(at(&Method::POST, passed), None, "{passed}");
         }
         for method in [Method::OPTIONS, Method::HEAD, Method::DELETE] {

@@ -10,7 +10,7 @@ use super::{words, Call, Proxy};
 use crate::api::http::Response;
 use crate::api::stream::{ndjson, OnSuccess};
 use crate::api::types::PinOptions;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::state::PinMode;
 use cid::Cid;
 use futures::stream::{self, BoxStream};
@@ -46,6 +46,9 @@ impl Proxy {
         };
         let progress = call.query.flag("progress", false)?;
         let cids = self.resolved(&paths).await?;
+        if direct {
+            self.none_recursive(&cids).await?;
+        }
         if !progress {
             for cid in &cids {
                 let options = self.cluster.options_of(cid, wanted.clone())?;
@@ -79,8 +82,9 @@ impl Proxy {
 
     pub(super) async fn pin_update(&self, call: &Call) -> Result<Response> {
         let arguments = call.arguments();
-        let required =
-            |name: &str| words::refuse_with(StatusCode::BAD_REQUEST, &format!("argument \"{name}\" is required"));
+        let required = |name: &str| {
+            words::refuse_with(StatusCode::BAD_REQUEST, &format!("argument \"{name}\" is required"))
+        };
         let Some(from) = arguments.first() else { return Ok(required("from-path")) };
         let Some(to) = arguments.get(1) else { return Ok(required("to-path")) };
         let read = |name: &str, text: &str| {
@@ -104,6 +108,20 @@ impl Proxy {
             self.cluster.unpin(from).await?;
         }
         words::answer(&pins(&[from, to]))
+    }
+
+    /// A recursive pin is not made direct by pinning; said in Kubo's words, by which clients know.
+    async fn none_recursive(&self, cids: &[Cid]) -> Result<()> {
+        for cid in cids {
+            match self.cluster.allocation(cid).await {
+                Ok(pin) if pin.mode == PinMode::Recursive => {
+                    return Err(Error::conflict(format!("pin: {cid} already pinned recursively")));
+                }
+                Err(error) if error.kind() != Kind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// All at once before anything is done with the first.
@@ -162,7 +180,11 @@ mod tests {
     fn play(followed: Vec<Vec<Result<u64>>>) -> Vec<String> {
         let followed = followed.into_iter().map(|steps| stream::iter(steps).boxed()).collect();
         let lines = progress_lines(followed, vec![Cid::default()]);
-        block_on(lines.map(|l| l.map_or_else(|e| e.to_string(), |l| serde_json::to_string(&l).expect("JSON"))).collect())
+        block_on(
+            lines
+                .map(|l| l.map_or_else(|e| e.to_string(), |l| serde_json::to_string(&l).expect("JSON")))
+                .collect(),
+        )
     }
 
     #[test]

@@ -59,7 +59,8 @@ fn pinned(cluster: Cluster, body: ResponseBody) -> BoxStream<'static, Result<Val
 
 async fn pin_named(cluster: &Cluster, line: Value) -> Result<Value> {
     let cid = line["Key"].as_str().or_else(|| line["Cid"]["/"].as_str());
-    let cid = cid.ok_or_else(|| Error::ipfs(format!("the IPFS side stored something it does not name: {line}")))?;
+    let cid =
+        cid.ok_or_else(|| Error::ipfs(format!("the IPFS side stored something it does not name: {line}")))?;
     let cid = parse_cid(cid)?;
     let options = cluster.options_of(&cid, PinOptions::default())?;
     cluster.pin(cid, options).await?;
@@ -84,7 +85,9 @@ impl Lines {
                 continue;
             }
             if self.buffer.len() > MAX_LINE {
-                return Err(Error::ipfs(format!("the IPFS side answers with a line of more than {MAX_LINE} bytes")));
+                return Err(Error::ipfs(format!(
+                    "the IPFS side answers with a line of more than {MAX_LINE} bytes"
+                )));
             }
             let frame = match &mut self.body {
                 Some(body) => body.frame().await,

@@ -43,10 +43,9 @@ impl Proxy {
             let line = match key {
                 Ok(_) if silent => None,
                 Ok(cid) => Some(Ok(Removed { key: Link { cid }, error: String::new() })),
-                Err(error) if errors_as_lines => Some(Ok(Removed {
-                    key: Link { cid: String::new() },
-                    error: error.message().to_owned(),
-                })),
+                Err(error) if errors_as_lines => {
+                    Some(Ok(Removed { key: Link { cid: String::new() }, error: error.message().to_owned() }))
+                }
                 Err(error) => Some(Err(error)),
             };
             std::future::ready(line)

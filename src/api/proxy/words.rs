@@ -84,10 +84,7 @@ mod tests {
         };
         let response = refuse(&Error::not_found("pin is not part of the pinset"));
         assert_eq!(response.status(), 500);
-        assert_eq!(
-            text(response),
-            r#"{"Message":"pin is not part of the pinset","Code":0,"Type":"error"}"#
-        );
+        assert_eq!(text(response), r#"{"Message":"pin is not part of the pinset","Code":0,"Type":"error"}"#);
         assert_eq!(text(plain(StatusCode::FORBIDDEN)), "403 - Forbidden\n");
         assert_eq!(text(plain(StatusCode::METHOD_NOT_ALLOWED)), "405 - Method Not Allowed\n");
     }

@@ -9,11 +9,11 @@
 //! `X-Pinfold-Kind` says `file`, `directory` or `symlink`. Content comes from strangers: it is never
 //! labelled as anything a browser would run. It must never: write, pin, or hold a file in memory.
 
-use super::tar::{Archive, Source};
 use super::{as_json, Call, Rest};
 use crate::api::http::{empty, full, streamed, Response};
 use crate::api::json;
 use crate::api::query::decode_cid;
+use crate::api::tar::{Archive, Source};
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
 use crate::ipfs::{DirEntry, NodeKind};
@@ -115,7 +115,7 @@ impl Rest {
         entries: BoxStream<'static, Result<DirEntry>>,
     ) -> Response {
         let name = call.path.last().cloned().unwrap_or_default();
-        let archive = Archive::new(Arc::new(self.cluster.clone()), &name, entry, entries);
+        let archive = Archive::new(Arc::new(self.cluster.clone()), &name, 0, entry, entries);
         let mut response = Response::new(streamed(archive.into_stream(), None));
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-tar"));
         response

@@ -151,14 +151,21 @@ impl Driver {
 
     /// Forgets log entries that the state on disk covers.
     pub(super) fn truncate(&mut self) -> Result<()> {
-        let log = self.node.raft.store().log();
-        let mut upto = self.durable.index.min(self.applied.index).saturating_sub(self.settings.trailing_logs);
-        if let Some(offered) = self.outgoing.lowest() {
-            upto = upto.min(offered.max(upto.saturating_sub(MAX_HELD_FOR_SNAPSHOT)));
+        let upto = self.superfluous_up_to();
+        self.node.raft.mut_store().truncate(upto)
+    }
+
+    /// How many entries of the log could be forgotten.
+    pub(super) fn superfluous(&self) -> u64 {
+        (self.superfluous_up_to() + 1).saturating_sub(self.node.raft.store().log().first_index())
+    }
+
+    /// The last entry that the state on disk covers, but for those that are kept for peers that are behind.
+    fn superfluous_up_to(&self) -> u64 {
+        let upto = self.durable.index.min(self.applied.index).saturating_sub(self.settings.trailing_logs);
+        match self.outgoing.lowest() {
+            Some(offered) => upto.min(offered.max(upto.saturating_sub(MAX_HELD_FOR_SNAPSHOT))),
+            None => upto,
         }
-        if upto + 1 >= log.first_index() + self.settings.snapshot_threshold.max(1) {
-            self.node.raft.mut_store().truncate(upto)?;
-        }
-        Ok(())
     }
 }

@@ -7,7 +7,7 @@ use crate::consensus::LOG;
 use crate::error::{Error, Result};
 use crate::state::{Applied, Event, Member, RaftId};
 use libp2p::PeerId;
-use raft::eraftpb::{Message, MessageType, Snapshot};
+use raft::eraftpb::{Entry, Message, MessageType, Snapshot};
 use raft::SnapshotStatus;
 
 impl Driver {
@@ -17,9 +17,11 @@ impl Driver {
             if message.get_msg_type() == MessageType::MsgSnapshot {
                 self.outgoing.offered(message.to, message.get_snapshot().get_metadata().index, self.now);
             }
-            match by_peer.iter_mut().find(|(to, _)| *to == message.to) {
-                Some((_, list)) => list.push(message),
-                None => by_peer.push((message.to, vec![message])),
+            let to = message.to;
+            let parts = parts(message, self.settings.max_append_entries);
+            match by_peer.iter_mut().find(|(known, _)| *known == to) {
+                Some((_, list)) => list.extend(parts),
+                None => by_peer.push((to, parts)),
             }
         }
         for (to, list) in by_peer {
@@ -91,8 +93,16 @@ impl Driver {
                 MessageType::MsgHeartbeat | MessageType::MsgAppend | MessageType::MsgSnapshot => {
                     self.heard = self.now
                 }
-                // Nobody can have more of our log than we have.
-                MessageType::MsgAppendResponse if !message.reject && message.index > last => return Ok(()),
+                MessageType::MsgHeartbeatResponse | MessageType::MsgAppendResponse => {
+                    if self.members.contains_key(&message.from) {
+                        self.office.hears(message.from, self.now);
+                    }
+                    // Nobody can have more of our log than we have.
+                    let append = kind == MessageType::MsgAppendResponse;
+                    if append && !message.reject && message.index > last {
+                        return Ok(());
+                    }
+                }
                 _ => (),
             }
         }
@@ -191,5 +201,47 @@ impl Driver {
         out.emit(vec![Event::Replaced]);
         log::info!(target: LOG, "installed a snapshot of the state up to entry {}", applied.index);
         Ok(applied)
+    }
+}
+
+/// An append message with more than `most` entries as several, each going on where the one before ends. raft-rs
+/// limits a message by its bytes and gathers what goes to one peer; several in a row mean the same to it.
+fn parts(mut message: Message, most: usize) -> Vec<Message> {
+    if message.get_msg_type() != MessageType::MsgAppend || message.entries.len() <= most {
+        return vec![message];
+    }
+    let mut rest: Vec<Entry> = message.take_entries().into();
+    let mut parts = Vec::new();
+    while !rest.is_empty() {
+        let later = rest.split_off(most.min(rest.len()));
+        let mut part = message.clone();
+        if let Some(last) = rest.last() {
+            (message.index, message.log_term) = (last.index, last.term);
+        }
+        part.set_entries(rest.into());
+        parts.push(part);
+        rest = later;
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_append_is_cut_where_each_part_fits_to_the_one_before() {
+        let entry = |index, term| Entry { index, term, ..Default::default() };
+        let mut append = Message::default();
+        append.set_msg_type(MessageType::MsgAppend);
+        (append.to, append.term, append.index, append.log_term, append.commit) = (2, 5, 10, 3, 12);
+        append.set_entries(vec![entry(11, 3), entry(12, 4), entry(13, 4), entry(14, 5), entry(15, 5)].into());
+        let cut = parts(append.clone(), 2);
+        let shape: Vec<_> = cut.iter().map(|m| (m.index, m.log_term, m.entries.len())).collect();
+        assert_eq!(shape, [(10, 3, 2), (12, 4, 2), (14, 5, 1)]);
+        assert!(cut.iter().all(|m| (m.to, m.term, m.commit) == (2, 5, 12)));
+        assert_eq!(parts(append.clone(), 5), [append.clone()]);
+        append.set_msg_type(MessageType::MsgPropose);
+        assert_eq!(parts(append, 1).len(), 1, "only appends");
     }
 }

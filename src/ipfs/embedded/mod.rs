@@ -15,6 +15,7 @@
 pub mod bitswap;
 pub mod blocks;
 mod gc;
+pub mod local;
 mod node;
 mod pins;
 #[cfg(test)]
@@ -61,6 +62,8 @@ pub struct EmbeddedConfig {
     pub pin_timeout: Duration,
     /// How long a block that no pin reaches survives collections after it was put: uploads in progress.
     pub gc_grace: Duration,
+    /// How often what no pin reaches is removed by itself; `None` is only on request.
+    pub gc_interval: Option<Duration>,
     /// TCP addresses to listen on.
     pub listen: Vec<Multiaddr>,
     /// Addresses to tell others; empty: what we listen on.
@@ -89,6 +92,7 @@ impl EmbeddedConfig {
             storage_max: Self::STORAGE_MAX,
             pin_timeout: Self::PIN_TIMEOUT,
             gc_grace: StoreConfig::GRACE,
+            gc_interval: None,
             listen: Vec::new(),
             announce: Vec::new(),
             psk: None,
@@ -105,6 +109,10 @@ pub struct Embedded {
     host: Host,
     bitswap: Bitswap,
     agent: String,
+    /// The periodic collection; it ends with the last clone.
+    _collecting: Option<Arc<smol::Task<()>>>,
+    public_key: libp2p::identity::PublicKey,
+    meter: Arc<local::Meter>,
 }
 
 impl Embedded {
@@ -114,6 +122,7 @@ impl Embedded {
     /// When the folder or a listen address cannot be used; the sentence says which and why.
     pub async fn open(config: EmbeddedConfig) -> Result<Embedded> {
         let agent = format!("pinfold/{}", crate::VERSION);
+        let public_key = config.keypair.public();
         let mut store = StoreConfig::new(config.folder, config.storage_max);
         store.grace = config.gc_grace;
         let store = runtime::unblock(move || BlockStore::open(store)).await?;
@@ -137,7 +146,11 @@ impl Embedded {
             }
         };
         let node = Node::new(store, Arc::new(bitswap.clone()), config.pin_timeout);
-        Ok(Embedded { node, host, bitswap, agent })
+        let collecting = config.gc_interval.map(|interval| {
+            let node = node.clone();
+            Arc::new(runtime::spawn(async move { gc::collect_every(&node, interval).await }))
+        });
+        Ok(Embedded { node, host, bitswap, agent, _collecting: collecting, public_key, meter: Arc::default() })
     }
 
     /// The node's swarm.
@@ -172,6 +185,10 @@ impl Embedded {
 
 #[async_trait]
 impl Ipfs for Embedded {
+    fn embedded(&self) -> Option<&Embedded> {
+        Some(self)
+    }
+
     async fn id(&self) -> Result<IpfsId> {
         let id = self.host.peer_id();
         let addresses = self.host.addresses().into_iter().map(|a| a.with(Protocol::P2p(id))).collect();

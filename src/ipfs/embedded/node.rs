@@ -258,11 +258,19 @@ impl Node {
         .try_flatten_pages()
     }
 
+    /// Keeps collections away while the guard lives.
+    ///
+    /// # Errors
+    /// When one is running.
+    pub(super) fn hold_collections(&self) -> Result<smol::lock::MutexGuardArc<()>> {
+        self.collecting
+            .try_lock_arc()
+            .ok_or_else(|| Error::conflict("a garbage collection is already running: wait for it to end"))
+    }
+
     /// Collects garbage; one at a time.
     pub(super) async fn gc(&self) -> Result<BoxStream<'static, Result<Cid>>> {
-        let Some(held) = self.collecting.try_lock_arc() else {
-            return Err(Error::conflict("a garbage collection is already running: wait for it to end"));
-        };
+        let held = self.hold_collections()?;
         let (sender, receiver) = async_channel::bounded(REMOVED_QUEUE);
         let (store, pins) = (self.store.clone(), self.pins.clone());
         let task = runtime::spawn(async move {

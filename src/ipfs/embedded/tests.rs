@@ -160,6 +160,49 @@ fn a_recursive_pin_brings_every_block_and_survives_a_restart() {
 }
 
 #[test]
+fn single_blocks_are_removed_unless_a_pin_holds_them() {
+    use gc::{Fate, PinnedBy};
+    let bench = Bench::new();
+    let (root, blocks) = bench.tree(1, 6);
+    let (direct, free) = (cid_of(1, RAW, b"direct"), cid_of(1, RAW, b"free"));
+    let (absent, inline) = (cid_of(1, RAW, b"absent"), "bafkqaaa".parse::<Cid>().unwrap());
+    let put = [(direct, Bytes::from_static(b"direct")), (free, Bytes::from_static(b"free"))];
+    block_on(bench.node.store.put(put.to_vec(), Durability::Flushed)).unwrap();
+    bench.pin(root).unwrap();
+    block_on(bench.node.pin(direct, PinMode::Direct, quiet())).unwrap();
+    let below = blocks.iter().map(|(cid, _)| *cid).find(|cid| *cid != root).unwrap();
+    // By another version of its CID it is the same block.
+    let other = Cid::new_v1(RAW, *below.hash());
+    let remove = |cids: Vec<Cid>| block_on(gc::remove(bench.node.store.clone(), bench.node.pins.clone(), cids));
+    let fates = remove(vec![root, below, other, direct, free, absent, inline]).unwrap();
+    let want = [
+        Fate::Pinned(PinnedBy::Recursive),
+        Fate::Pinned(PinnedBy::Via(root)),
+        Fate::Pinned(PinnedBy::Via(root)),
+        Fate::Pinned(PinnedBy::Direct),
+        Fate::Removed,
+        Fate::Absent,
+        Fate::Removed,
+    ];
+    assert_eq!(fates.into_iter().map(|(_, fate)| fate).collect::<Vec<_>>(), want);
+    assert!(!bench.has(&free) && bench.has(&below) && bench.has(&direct));
+    // What a running pin has come across stays, pinned or not.
+    block_on(bench.node.store.put(vec![(free, Bytes::from_static(b"free"))], Durability::Flushed)).unwrap();
+    let walk = bench.node.store.begin_walk();
+    bench.node.store.touch(walk, free.hash());
+    assert_eq!(remove(vec![free]).unwrap(), [(free, Fate::InUse)]);
+    bench.node.store.end_walk(walk, false);
+    assert_eq!(remove(vec![free]).unwrap(), [(free, Fate::Removed)]);
+    // A pin that has lost a block leaves no doubt: nothing goes.
+    block_on(bench.node.store.put(vec![(free, Bytes::from_static(b"free"))], Durability::Flushed)).unwrap();
+    block_on(bench.node.store.remove_at_once(vec![*below.hash()])).unwrap();
+    let error = remove(vec![free]).unwrap_err();
+    assert!(error.message().contains("nothing was removed") && bench.has(&free), "{error}");
+    let bench = bench.restart();
+    assert!(!bench.has(&absent) && bench.has(&direct));
+}
+
+#[test]
 fn only_what_is_missing_is_fetched() {
     let bench = Bench::new();
     let (root, blocks) = bench.tree(1, 10);
@@ -494,4 +537,43 @@ fn two_nodes_exchange_a_folder_over_their_own_swarm() {
         a.close().await;
         b.close().await;
     });
+}
+
+#[test]
+fn a_collection_comes_by_itself_when_an_interval_says_so() {
+    let open = |interval: Option<Duration>| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config =
+            EmbeddedConfig::new(folder.path(), libp2p::identity::Keypair::generate_ed25519());
+        (config.gc_grace, config.gc_interval) = (Duration::ZERO, interval);
+        let node = block_on(Embedded::open(config)).unwrap();
+        let mut sink = Neighbour::default();
+        let kept = block_on(make_tree(&mut sink, 1, 3)).cid;
+        let blocks = |sink: &Neighbour| -> Vec<Block> {
+            let all = sink.0.blocks.lock().unwrap();
+            all.iter().map(|(cid, data)| Block { cid: *cid, data: data.clone() }).collect()
+        };
+        let pinned = blocks(&sink);
+        block_on(node.put_blocks(pinned.clone())).unwrap();
+        let request = PinRequest { cid: kept, mode: PinMode::Recursive, update_from: None, providers: Vec::new() };
+        block_on(node.pin(request, quiet())).unwrap();
+        let mut other = Neighbour::default();
+        block_on(make_tree(&mut other, 2, 3));
+        block_on(node.put_blocks(blocks(&other))).unwrap();
+        (folder, node, pinned.len() as u64)
+    };
+    let count = |node: &Embedded| node.blocks().usage().blocks;
+    let (_folder, by_itself, pinned) = open(Some(Duration::from_millis(50)));
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    while count(&by_itself) > pinned {
+        assert!(std::time::Instant::now() < deadline, "{} blocks", count(&by_itself));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(count(&by_itself), pinned, "what a pin reaches stays");
+    let (_folder, on_request, pinned) = open(None);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(count(&on_request) > pinned);
+    for node in [by_itself, on_request] {
+        block_on(node.close());
+    }
 }

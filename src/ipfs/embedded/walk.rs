@@ -6,7 +6,7 @@
 
 use super::blocks::{BlockStore, Hash, WalkId};
 use crate::error::{Error, Kind, Result};
-use crate::ipfs::unixfs::hash::{inline_content, DAG_CBOR, DAG_PB};
+use crate::ipfs::unixfs::hash::{inline_content, DAG_CBOR, DAG_JSON, DAG_PB};
 use crate::ipfs::unixfs::{links_of, may_link};
 use bytes::Bytes;
 use cid::Cid;
@@ -61,7 +61,7 @@ impl Walk {
 
     /// Whether a block was visited, under whatever codec.
     pub(super) fn has_visited(&self, hash: &Hash) -> bool {
-        [None, Some(DAG_PB), Some(DAG_CBOR)]
+        [None, Some(DAG_PB), Some(DAG_CBOR), Some(DAG_JSON)]
             .into_iter()
             .any(|codec| self.visited.contains(&self.fingerprint(hash, codec)))
     }

@@ -231,21 +231,26 @@ impl Client {
         body: Option<&(String, Bytes)>,
     ) -> Result<(Response<Incoming>, Connection)> {
         let kept = self.checkout().await;
-        let reused = kept.is_some();
+        // All calls may be repeated without harm: when the daemon closed a kept connection just now, and when one of
+        // several addresses breaks off and there are others.
+        let mut again = usize::from(kept.is_some()) + self.dialer.len() - 1;
         let mut connection = match kept {
             Some(connection) => connection,
             None => self.connect().await?,
         };
-        match connection.sender.send_request(self.request(&connection.target, path, body)?).await {
-            Ok(response) => Ok((response, connection)),
-            // The daemon closed an idle connection just now. All calls may be repeated without harm.
-            Err(error) if reused => {
-                log::trace!(target: "ipfshttp", "a kept connection was closed: {error}");
-                let mut connection = self.connect().await?;
-                let sent = connection.sender.send_request(self.request(&connection.target, path, body)?).await;
-                sent.map(|response| (response, connection)).map_err(|e| self.broken(path, &e))
+        loop {
+            match connection.sender.send_request(self.request(&connection.target, path, body)?).await {
+                Ok(response) => return Ok((response, connection)),
+                Err(error) if again > 0 => {
+                    log::trace!(target: "ipfshttp", "a connection was closed: {error}");
+                    again -= 1;
+                    connection = self.connect().await?;
+                }
+                Err(error) => {
+                    self.dialer.blame(&connection.target);
+                    return Err(self.broken(path, &error));
+                }
             }
-            Err(error) => Err(self.broken(path, &error)),
         }
     }
 

@@ -235,6 +235,30 @@ impl Kubo {
         }
     }
 
+    /// Pins through one address of the daemon.
+    async fn pin_once(&self, request: &PinRequest, progress: &Progress) -> Result<()> {
+        // Not asked first whether it is pinned: Kubo answers at once when it is, and a question less per pin counts
+        // when there are a hundred thousand.
+        let cid = &request.cid;
+        let _approaching = self.approach(&request.providers);
+        if let (Some(from), PinMode::Recursive) = (&request.update_from, request.mode) {
+            if from != cid && self.pin_update(from, cid).await? {
+                return Ok(());
+            }
+        }
+        match self.pin_add(cid, request.mode, progress).await {
+            // Kubo refuses to make a recursive pin direct; unpinned first it is a new pin.
+            Err(error)
+                if request.mode == PinMode::Direct
+                    && error.message().contains("already pinned recursively") =>
+            {
+                self.unpin(cid).await?;
+                self.pin_add(cid, request.mode, progress).await
+            }
+            other => other,
+        }
+    }
+
     async fn pins_of(&self, mode: PinMode) -> Result<BoxStream<'static, Result<(Cid, PinMode)>>> {
         let kind = match mode {
             PinMode::Recursive => "recursive",
@@ -309,25 +333,13 @@ impl Ipfs for Kubo {
     }
 
     async fn pin(&self, request: PinRequest, progress: Progress) -> Result<()> {
-        // Not asked first whether it is pinned: Kubo answers at once when it is, and a question less per pin counts
-        // when there are a hundred thousand.
-        let cid = &request.cid;
-        let _approaching = self.approach(&request.providers);
-        if let (Some(from), PinMode::Recursive) = (&request.update_from, request.mode) {
-            if from != cid && self.pin_update(from, cid).await? {
-                return Ok(());
+        let mut left = self.config.alternatives.len();
+        loop {
+            match self.pin_once(&request, &progress).await {
+                // One peer of a lower cluster went away: through the next one the pin goes on where it was.
+                Err(error) if left > 0 && error.kind() == Kind::Unavailable => left -= 1,
+                other => return other,
             }
-        }
-        match self.pin_add(cid, request.mode, &progress).await {
-            // Kubo refuses to make a recursive pin direct; unpinned first it is a new pin.
-            Err(error)
-                if request.mode == PinMode::Direct
-                    && error.message().contains("already pinned recursively") =>
-            {
-                self.unpin(cid).await?;
-                self.pin_add(cid, request.mode, &progress).await
-            }
-            other => other,
         }
     }
 
@@ -340,8 +352,7 @@ impl Ipfs for Kubo {
         let path = format!("pin/rm?{}", arg("arg", &cid.to_string()));
         let unpinned = self.ask::<PinsAnswer>(&path, self.config.unpin_timeout).await;
         match unpinned.and_then(|answer| answer.must_name(cid)) {
-            // "not pinned or pinned indirectly", "is not pinned", …
-            // … and what ipfs-cluster's proxy and ours say for a lower cluster.
+            // "not pinned or pinned indirectly", "is not pinned", and what the proxy of a lower cluster says.
             Err(error)
                 if error.kind() == Kind::Ipfs
                     && ["not pinned", "not part of the pinset"].iter().any(|w| error.message().contains(w)) =>

@@ -79,9 +79,9 @@ pub(super) fn shard(places: impl Iterator<Item = usize>) -> UnixFs {
     unixfs
 }
 
-/// What is needed to read a shard.
+/// What is needed to read a shard; of interest to the reader only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ShardForm {
+pub struct ShardForm {
     /// Bits of hash per level.
     pub(super) bits: u32,
     /// Hex digits in front of every link name.

@@ -17,6 +17,8 @@ pub const RAW: u64 = 0x55;
 pub const DAG_PB: u64 = 0x70;
 /// Multicodec of dag-cbor.
 pub const DAG_CBOR: u64 = 0x71;
+/// Multicodec of dag-json.
+pub const DAG_JSON: u64 = 0x0129;
 /// Multihash code of the identity function: the "digest" is the content.
 pub const IDENTITY: u64 = 0x00;
 /// Multihash code of SHA-256.

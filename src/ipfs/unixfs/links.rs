@@ -1,9 +1,9 @@
 //! What a block links to, for every codec whose content a recursive pin can follow.
 //!
 //! raw has no links, dag-pb lists them, and dag-cbor hides them in its values under tag 42: a small scanner walks the
-//! CBOR without building anything. Depth, lengths and the number of links are bounded by the block itself.
+//! CBOR without building anything (dag-json, which is rare, is read as a value). Depth, lengths and the number of links are bounded by the block itself.
 
-use super::hash::{DAG_CBOR, DAG_PB, RAW};
+use super::hash::{DAG_CBOR, DAG_JSON, DAG_PB, RAW};
 use super::node::{PbNode, MAX_BLOCK, MAX_LINKS};
 use crate::error::{Error, Result};
 use bytes::Bytes;
@@ -11,8 +11,8 @@ use cid::Cid;
 
 /// Deepest nesting of a dag-cbor block; recursion stays far from the stack's end.
 const MAX_CBOR_DEPTH: usize = 128;
-/// Multicodecs whose blocks cannot hold links that IPFS follows: json and the libp2p key.
-const LINKLESS: [u64; 2] = [0x0200, 0x72];
+/// Multicodecs whose blocks cannot hold links that IPFS follows: json, cbor and the libp2p key.
+const LINKLESS: [u64; 3] = [0x0200, 0x51, 0x72];
 
 /// The CIDs that a block links to, in stored order, repeated where the block repeats them.
 ///
@@ -23,9 +23,10 @@ pub fn links_of(cid: &Cid, block: &Bytes) -> Result<Vec<Cid>> {
         RAW => Ok(Vec::new()),
         DAG_PB => PbNode::decode(block).map(|node| node.links.into_iter().map(|l| l.cid).collect()),
         DAG_CBOR => scan_cbor(block),
+        DAG_JSON => crate::ipfs::ipld::decode(DAG_JSON, block).map(|value| value.links()),
         codec if LINKLESS.contains(&codec) => Ok(Vec::new()),
         codec => Err(Error::invalid(format!(
-            "blocks of codec 0x{codec:x} cannot be followed: only raw, dag-pb and dag-cbor can be pinned recursively"
+            "blocks of codec 0x{codec:x} cannot be followed: only raw, dag-pb, dag-cbor and dag-json can be pinned recursively"
         ))),
     };
     links.map_err(|e| e.context(format!("block {cid}")))

@@ -25,7 +25,7 @@ mod import;
 mod links;
 pub mod node;
 mod options;
-mod proto;
+pub(in crate::ipfs) mod proto;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -41,7 +41,7 @@ pub use directory::{build_directory, Link};
 pub use import::{build_symlink, FileImporter};
 pub use links::{links_of, may_link};
 pub use options::ImportOptions;
-pub use read::{ls, parse_path, resolve};
+pub use read::{child, describe, links, ls, parse_path, resolve, Node};
 
 /// Where the importer puts blocks, in DAG order (children before parents). Waiting here is the back-pressure.
 #[async_trait]

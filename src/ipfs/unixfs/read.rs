@@ -20,7 +20,7 @@ const MAX_SEGMENTS: usize = 256;
 const LIST_AHEAD: usize = 16;
 
 /// What a block is to UnixFS.
-pub(super) enum Node {
+pub enum Node {
     /// A raw block: file content as it is.
     Raw(Bytes),
     /// A file or a part of one.
@@ -35,13 +35,19 @@ pub(super) enum Node {
 
 impl Node {
     /// Gets and reads a block.
-    pub(super) async fn load(getter: &dyn BlockGetter, cid: &Cid) -> Result<Node> {
+    ///
+    /// # Errors
+    /// The getter's, and those of [`Node::read`].
+    pub async fn load(getter: &dyn BlockGetter, cid: &Cid) -> Result<Node> {
         let block = getter.get(cid).await?;
         Node::read(cid, block)
     }
 
     /// Reads a block.
-    pub(super) fn read(cid: &Cid, block: Bytes) -> Result<Node> {
+    ///
+    /// # Errors
+    /// [`crate::Kind::Corrupt`] for malformed bytes, [`crate::Kind::Invalid`] for what is no UnixFS.
+    pub fn read(cid: &Cid, block: Bytes) -> Result<Node> {
         match cid.codec() {
             RAW => Ok(Node::Raw(block)),
             DAG_PB => Node::read_pb(&block).map_err(|e| e.context(format!("block {cid}"))),
@@ -72,7 +78,7 @@ impl Node {
     }
 
     /// Content bytes, as far as the node itself can tell.
-    pub(super) fn size(&self) -> u64 {
+    pub fn size(&self) -> u64 {
         match self {
             Node::Raw(data) => data.len() as u64,
             Node::File(_, unixfs) => unixfs.file_size.unwrap_or_else(|| {
@@ -83,7 +89,8 @@ impl Node {
         }
     }
 
-    fn entry(&self, name: String, cid: Cid) -> DirEntry {
+    /// The entry that a folder's listing shows for it.
+    pub fn entry(&self, name: String, cid: Cid) -> DirEntry {
         let (kind, target) = match self {
             Node::Raw(_) | Node::File(..) => (NodeKind::File, None),
             Node::Directory(_) | Node::Shard(..) => (NodeKind::Directory, None),
@@ -130,8 +137,17 @@ pub async fn resolve(getter: &dyn BlockGetter, path: &str) -> Result<Cid> {
 
 /// The entry `name` of the folder `cid`.
 async fn step(getter: &dyn BlockGetter, folder: &Cid, name: &str) -> Result<Cid> {
+    let node = Node::load(getter, folder).await?;
+    child(getter, folder, node, name).await
+}
+
+/// The entry `name` of a folder whose (first) node is at hand.
+///
+/// # Errors
+/// [`crate::Kind::NotFound`] when there is none, and whatever the getter says.
+pub async fn child(getter: &dyn BlockGetter, folder: &Cid, node: Node, name: &str) -> Result<Cid> {
     let missing = || Error::not_found(format!("no link named {name:?} under {folder}"));
-    let mut node = Node::load(getter, folder).await?;
+    let mut node = node;
     let hash = name_hash(name.as_bytes());
     for level in 0..=MAX_DEPTH * 8 {
         let (shard, form) = match node {
@@ -171,8 +187,7 @@ pub async fn ls(
     let node = Node::load(&*getter, &cid).await?;
     let this = node.entry(String::new(), cid);
     let links = match node {
-        Node::Directory(node) => stream::iter(node.links).map(Ok).boxed(),
-        Node::Shard(node, form) => shard_links(getter.clone(), node, form).boxed(),
+        folder @ (Node::Directory(_) | Node::Shard(..)) => links(getter.clone(), folder),
         _ => stream::empty().boxed(),
     };
     let entries = links
@@ -185,7 +200,20 @@ pub async fn ls(
     Ok((this, entries))
 }
 
-async fn describe(getter: &dyn BlockGetter, link: PbLink) -> Result<DirEntry> {
+/// What a node links to, by name: the entries of a folder, the (nameless) pieces of a file.
+pub fn links(getter: Arc<dyn BlockGetter>, node: Node) -> BoxStream<'static, Result<PbLink>> {
+    match node {
+        Node::Directory(node) | Node::File(node, _) => stream::iter(node.links).map(Ok).boxed(),
+        Node::Shard(node, form) => shard_links(getter, node, form).boxed(),
+        Node::Raw(_) | Node::Symlink(_) => stream::empty().boxed(),
+    }
+}
+
+/// The entry that a listing shows for a link; only dag-pb is looked into.
+///
+/// # Errors
+/// The getter's, or [`crate::Kind::Corrupt`] for a malformed block.
+pub async fn describe(getter: &dyn BlockGetter, link: PbLink) -> Result<DirEntry> {
     if link.cid.codec() != DAG_PB {
         // The size of a raw leaf is in the link; fetching every small file to list a folder would be absurd.
         let size = link.size;

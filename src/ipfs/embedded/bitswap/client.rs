@@ -157,6 +157,11 @@ impl Client {
         self.wants.len()
     }
 
+    /// At most `max` of them.
+    pub fn wanted(&self, max: usize) -> Vec<Cid> {
+        self.wants.keys().take(max).copied().collect()
+    }
+
     /// Whether this block is wanted.
     pub fn wants(&self, cid: &Cid) -> bool {
         self.wants.contains_key(cid)

@@ -259,6 +259,10 @@ impl Shared {
         Stats { wants: state.client.count_wants(), peers, ..state.stats }
     }
 
+    pub(super) fn wanted(&self) -> Vec<Cid> {
+        self.lock().client.wanted(super::MAX_ACTIVE)
+    }
+
     pub(super) fn peer_stats(&self, peer: &PeerId) -> Option<PeerStats> {
         self.lock().peers.get(peer).map(|p| PeerStats {
             bytes_sent: p.bytes_sent,

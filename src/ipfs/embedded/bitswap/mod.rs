@@ -150,6 +150,11 @@ impl Bitswap {
         self.handle.shared.stats()
     }
 
+    /// What is being searched now, in no particular order.
+    pub fn wantlist(&self) -> Vec<Cid> {
+        self.handle.shared.wanted()
+    }
+
     /// The account with one peer, `None` when it is not connected.
     pub fn ledger(&self, peer: &PeerId) -> Option<PeerStats> {
         self.handle.shared.peer_stats(peer)

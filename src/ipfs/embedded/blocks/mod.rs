@@ -274,6 +274,11 @@ impl BlockStore {
         }
     }
 
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        &self.shared.config.folder
+    }
+
     /// The hard limit.
     pub fn storage_max(&self) -> u64 {
         self.shared.config.storage_max
@@ -339,7 +344,12 @@ impl BlockStore {
 
     /// Forgets those of these blocks that nothing protects; returns them. The index must have been written.
     pub(crate) async fn remove(&self, hashes: Vec<Hash>) -> Result<Vec<Hash>> {
-        self.ask(|reply| Op::Remove { hashes, reply }).await
+        self.ask(|reply| Op::Remove { hashes, grace: true, reply }).await
+    }
+
+    /// The same, but what was merely put lately goes too: for whoever asks for the removal of these very blocks.
+    pub(crate) async fn remove_at_once(&self, hashes: Vec<Hash>) -> Result<Vec<Hash>> {
+        self.ask(|reply| Op::Remove { hashes, grace: false, reply }).await
     }
 }
 

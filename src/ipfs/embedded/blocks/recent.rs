@@ -88,8 +88,12 @@ impl Recent {
     }
 
     fn holds(&self, stamp: &Stamp, now: u32) -> bool {
+        self.in_use(stamp) || now.saturating_sub(stamp.at) < self.grace_secs()
+    }
+
+    /// Whether somebody who is at work came across it.
+    fn in_use(&self, stamp: &Stamp) -> bool {
         self.floor().is_some_and(|floor| stamp.tick > floor)
-            || now.saturating_sub(stamp.at) < self.grace_secs()
     }
 
     fn prune(&mut self) {
@@ -137,11 +141,12 @@ impl Recent {
         self.prune();
     }
 
-    /// Whether a block must stay.
-    pub(super) fn protects(&self, hash: &Multihash<64>) -> bool {
+    /// Whether a block must stay. Without `grace`, having been put lately is no reason.
+    pub(super) fn protects(&self, hash: &Multihash<64>, grace: bool) -> bool {
         let now = self.now();
+        let held = |stamp: &Stamp| if grace { self.holds(stamp, now) } else { self.in_use(stamp) };
         self.blind_until.is_some_and(|until| now < until)
-            || self.stamps.get(&self.keys.hash_one(hash)).is_some_and(|stamp| self.holds(stamp, now))
+            || self.stamps.get(&self.keys.hash_one(hash)).is_some_and(held)
     }
 }
 
@@ -157,9 +162,9 @@ mod tests {
             let mut recent = Recent::new(Duration::from_secs(grace));
             recent.touch(&hash, 0);
             recent.begin_collection().unwrap();
-            assert_eq!(recent.protects(&hash), held);
+            assert_eq!(recent.protects(&hash, true), held);
             recent.touch(&hash, 0);
-            assert!(recent.protects(&hash), "put while the collection runs");
+            assert!(recent.protects(&hash, true), "put while the collection runs");
         }
     }
 
@@ -169,14 +174,14 @@ mod tests {
         let hash = sha256(b"x");
         let walk = recent.begin_walk();
         recent.touch(&hash, walk);
-        assert!(recent.protects(&hash));
+        assert!(recent.protects(&hash, true));
         recent.end_walk(walk, true);
-        assert!(!recent.protects(&hash), "the pin protects it now");
+        assert!(!recent.protects(&hash, true), "the pin protects it now");
         let walk = recent.begin_walk();
         recent.touch(&hash, walk);
         recent.touch(&hash, 0);
         recent.end_walk(walk, true);
-        assert!(recent.protects(&hash), "somebody put it after the pin had passed");
+        assert!(recent.protects(&hash, true), "somebody put it after the pin had passed");
     }
 
     #[test]
@@ -187,10 +192,10 @@ mod tests {
         recent.begin_collection().unwrap();
         recent.touch(&hash, walk);
         recent.end_walk(walk, true);
-        assert!(recent.protects(&hash));
+        assert!(recent.protects(&hash, true));
         recent.end_collection();
         recent.begin_collection().unwrap();
-        assert!(!recent.protects(&hash));
+        assert!(!recent.protects(&hash, true));
     }
 
     #[test]
@@ -203,9 +208,23 @@ mod tests {
         recent.touch(&hash, second);
         recent.end_walk(second, true);
         recent.begin_collection().unwrap();
-        assert!(recent.protects(&hash));
+        assert!(recent.protects(&hash, true));
         recent.end_walk(first, true);
-        assert!(recent.protects(&hash), "the collection began while it ran");
+        assert!(recent.protects(&hash, true), "the collection began while it ran");
+    }
+
+    #[test]
+    fn who_asks_for_a_removal_is_stopped_by_work_in_progress_not_by_age() {
+        let mut recent = Recent::new(Duration::from_secs(3_600));
+        let (put, touched) = (sha256(b"put"), sha256(b"touched"));
+        recent.touch(&put, 0);
+        let walk = recent.begin_walk();
+        recent.touch(&touched, walk);
+        recent.begin_collection().unwrap();
+        assert!(recent.protects(&put, true) && !recent.protects(&put, false));
+        assert!(recent.protects(&touched, false));
+        recent.touch(&put, 0);
+        assert!(recent.protects(&put, false), "put again meanwhile");
     }
 
     #[test]
@@ -214,7 +233,7 @@ mod tests {
         for n in 0..MAX_RECENT as u64 + 10 {
             recent.touch(&Multihash::wrap(0x12, &n.to_le_bytes()).unwrap(), 0);
         }
-        assert!(recent.protects(&sha256(b"anything")));
+        assert!(recent.protects(&sha256(b"anything"), true));
         assert_eq!(recent.begin_collection().unwrap_err().kind(), crate::Kind::Unavailable);
     }
 }

@@ -38,8 +38,8 @@ pub(super) enum Op {
     Put { blocks: Vec<(Hash, Bytes)>, durability: Durability, walk: WalkId, reply: Reply<()> },
     /// Write the index.
     Commit { reply: Reply<()> },
-    /// Forget what nothing protects.
-    Remove { hashes: Vec<Hash>, reply: Reply<Vec<Hash>> },
+    /// Forget what nothing protects; `grace`: a block's age protects it too.
+    Remove { hashes: Vec<Hash>, grace: bool, reply: Reply<Vec<Hash>> },
     /// Forget a damaged block.
     Forget { hash: Hash, at: Location },
     /// Begin a new segment, so that the present one can be compacted.
@@ -177,7 +177,7 @@ impl Writer {
         match op {
             Op::Put { reply, .. } => drop(reply.send(Err(Error::internal("a put outside of its group")))),
             Op::Commit { reply } => drop(reply.send(self.commit())),
-            Op::Remove { hashes, reply } => drop(reply.send(self.remove(hashes))),
+            Op::Remove { hashes, grace, reply } => drop(reply.send(self.remove(hashes, grace))),
             Op::Forget { hash, at } => {
                 if let Err(error) = self.forget(&hash, at) {
                     log::error!("forgetting a damaged block: {error}");
@@ -454,7 +454,7 @@ impl Writer {
         Ok(())
     }
 
-    fn remove(&mut self, hashes: Vec<Hash>) -> Result<Vec<Hash>> {
+    fn remove(&mut self, hashes: Vec<Hash>, grace: bool) -> Result<Vec<Hash>> {
         self.usable()?;
         // The mark moves past every record first: what is removed must not come back when the tail is read again.
         self.commit()?;
@@ -463,7 +463,7 @@ impl Writer {
         let recent = locked(&shared.recent);
         let mut gone = Vec::with_capacity(hashes.len());
         for hash in hashes {
-            if recent.protects(&hash) {
+            if recent.protects(&hash, grace) {
                 continue;
             }
             if let Some(at) = self.shared.find(&hash)? {

@@ -2,7 +2,8 @@
 //!
 //! Depth first, in stored order, with one open listing per level of nesting and no file in memory. Names come out of
 //! content that strangers made, so each is checked before it goes into an archive that somebody unpacks: no
-//! separators, no `.` or `..`, nothing empty. Times are zero: the same content gives the same archive.
+//! separators, no `.` or `..`, nothing empty. All times are the one that was given; with zero the same content gives the
+//! same archive.
 
 use crate::api::multipart::MAX_PATH;
 use crate::error::{Error, Result};
@@ -54,18 +55,21 @@ pub(super) struct Archive {
     levels: Vec<Level>,
     content: Option<Content>,
     ended: bool,
+    /// Modification time of everything, seconds since 1970.
+    time: u64,
 }
 
 impl Archive {
-    /// An archive of one thing, which is called `name` in it.
+    /// An archive of one thing, which is called `name` in it and was changed at `time`.
     pub(super) fn new(
         source: Arc<dyn Source>,
         name: &str,
+        time: u64,
         entry: DirEntry,
         entries: BoxStream<'static, Result<DirEntry>>,
     ) -> Self {
         let root = Some((name.to_owned(), entry, entries));
-        Archive { source, out: BytesMut::new(), root, levels: Vec::new(), content: None, ended: false }
+        Archive { source, out: BytesMut::new(), root, levels: Vec::new(), content: None, ended: false, time }
     }
 
     /// Its bytes.
@@ -128,7 +132,8 @@ impl Archive {
                 self.header(&path, EntryType::Symlink, 0, Some(entry.target.as_deref().unwrap_or_default()));
             }
             NodeKind::Directory => {
-                self.header(&format!("{path}/"), EntryType::Directory, 0, None);
+                // Without a slash at the end: the type says it, and the `ipfs` command refuses a root of two components.
+                self.header(&path, EntryType::Directory, 0, None);
                 let entries = match entries {
                     Some(entries) => entries,
                     None => self.source.ls(&cid).await?.1,
@@ -197,7 +202,7 @@ impl Archive {
         });
         header.set_uid(0);
         header.set_gid(0);
-        header.set_mtime(0);
+        header.set_mtime(self.time);
         let put = |field: &mut [u8; SHORT], text: &str| {
             let n = text.len().min(SHORT);
             field[..n].copy_from_slice(&text.as_bytes()[..n]);
@@ -284,7 +289,7 @@ mod tests {
                 _ => stream::empty().boxed(),
             };
             let name = root.name.clone();
-            let mut chunks = std::pin::pin!(Archive::new(fake, &name, root, entries).into_stream());
+            let mut chunks = std::pin::pin!(Archive::new(fake, &name, 0, root, entries).into_stream());
             let mut all = Vec::new();
             while let Some(chunk) = chunks.next().await {
                 all.extend_from_slice(&chunk?);
@@ -321,9 +326,9 @@ mod tests {
             seen.push((String::from_utf8_lossy(&entry.path_bytes()).into_owned(), content.len(), link));
         }
         let want = [
-            ("root/".to_owned(), 0, None),
+            ("root".to_owned(), 0, None),
             ("root/empty".to_owned(), 0, None),
-            ("root/inner/".to_owned(), 0, None),
+            ("root/inner".to_owned(), 0, None),
             (format!("root/inner/{long}"), 100_000, None),
             ("root/inner/link".to_owned(), 0, Some(target)),
             ("root/exact".to_owned(), 512, None),
