@@ -34,6 +34,7 @@ const EARLY: &str = "an error known before the first line is a status, not a tra
 const INPUT: &str = "what the client got wrong is 400, not a failure of ours";
 const REFUSED: &str =
     "ipfs-cluster answers 400 and pins all the same; we pin nothing, so there is no second object";
+const SYNC: &str = "1.x has no sync any more; we answer it as 0.3 did, for those who still ask";
 
 /// Where we answer otherwise.
 const DIFFERENCES: &[Difference] = &[
@@ -110,6 +111,8 @@ const DIFFERENCES: &[Difference] = &[
         "the unpin before it was not recorded: here it is still pinned",
     ),
     differs("status while pinning", 200, "\"status\":\"pin", "origins is [] as in every other status"),
+    differs("sync (0.x)", 200, "\"status\":\"pinned\"", SYNC),
+    differs("sync all (0.x)", 204, "", SYNC),
     differs("pin by missing path", 404, "nosuch", "a path that is not there is not found, in our words"),
     differs("pin by ipns", 400, "nosuch.example", "the sentence is ours, not Kubo's"),
     differs(

@@ -229,7 +229,7 @@ pub(super) async fn look(inner: &Arc<Inner>, found: Option<&async_channel::Sende
         after = page.last;
         if after.is_none() {
             if missing > 0 {
-                log::warn!(target: "pintracker", "{missing} pins of ours are not pinned in IPFS any more; recover pins them again");
+                log::warn!(target: "pintracker", "not pinned in IPFS any more: {missing} pin(s) of ours");
             }
             return Ok(());
         }
