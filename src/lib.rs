@@ -32,6 +32,7 @@ pub mod sim;
 pub mod state;
 pub mod store;
 pub mod tracker;
+pub(crate) mod trust;
 
 pub use error::{Error, Kind, Result};
 

@@ -343,6 +343,56 @@ fn what_listens_beyond_this_machine_asks_for_a_password_or_says_that_it_does_not
     assert!(peer.stop().0.success());
 }
 
+/// The address of the proxy of a peer, `127.0.0.1:port`.
+fn proxy(peer: &Peer) -> SocketAddr {
+    let listen = peer.config()["api"]["ipfsproxy"]["listen_multiaddress"].clone();
+    let text = listen.as_str().or_else(|| listen[0].as_str()).expect("address").to_owned();
+    ([127, 0, 0, 1], text.rsplit('/').next().expect("port").parse().expect("number")).into()
+}
+
+#[test]
+fn the_ipfs_proxy_asks_for_passwords_and_knows_its_names() {
+    let tmp = tempfile::tempdir().expect("folder");
+    let mut peer = one(&tmp);
+    peer.start(&["daemon"]);
+    let ask = |peer: &Peer, headers: &[&str]| {
+        let lines: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+        let request =
+            format!("POST /api/v0/pin/ls HTTP/1.1\r\n{lines}Content-Length: 0\r\nConnection: close\r\n\r\n");
+        let answer = raw(proxy(peer), &request);
+        (answer.split(' ').nth(1).unwrap_or("").to_owned(), answer)
+    };
+    assert_eq!(ask(&peer, &["Host: 127.0.0.1"]).0, "200");
+    let (status, answer) = ask(&peer, &["Host: evil.example"]);
+    assert_eq!(status, "403", "{answer}");
+    assert!(answer.contains("\"Type\":\"error\"") && answer.contains("api.ipfsproxy.allowed_hosts"), "{answer}");
+    peer.stop();
+    peer.edit(|config| {
+        let api = &mut config["api"]["ipfsproxy"];
+        api["basic_auth_credentials"] = json!({"ann": hashed("correct horse")});
+        api["allowed_hosts"] = json!(["ipfs.example.org"]);
+    });
+    peer.start(&["daemon"]);
+    let (status, answer) = ask(&peer, &["Host: 127.0.0.1"]);
+    assert_eq!(status, "401", "{answer}");
+    assert!(answer.contains("WWW-Authenticate: Basic realm=") || answer.contains("Www-Authenticate: Basic realm="), "{answer}");
+    assert!(answer.contains("\"Message\":\"unauthorized: no auth provided\""), "in Kubo's form: {answer}");
+    assert_eq!(ask(&peer, &["Host: 127.0.0.1", &basic("ann:wrong")]).0, "401");
+    for host in ["127.0.0.1", "ipfs.example.org", "elsewhere.example.org"] {
+        assert_eq!(ask(&peer, &[&format!("Host: {host}"), &basic("ann:correct horse")]).0, "200", "{host}");
+    }
+    if let Some(ipfs) = support::kubo() {
+        let api = format!("/ip4/127.0.0.1/tcp/{}", proxy(&peer).port());
+        let run = |args: &[&str]| {
+            let mut command = Command::new(&ipfs);
+            command.env("IPFS_PATH", tmp.path().join("ipfs-path")).env("HOME", tmp.path()).env("IPFS_TELEMETRY", "off");
+            command.args(["--api", &api]).args(args).output().expect("ipfs starts")
+        };
+        assert!(!run(&["pin", "ls"]).status.success());
+        ok(run(&["--api-auth", "basic:ann:correct horse", "pin", "ls"]));
+    }
+}
+
 /// The origin checks and every CORS key, at a real API.
 #[test]
 fn web_pages_do_what_the_configuration_lets_them() {

@@ -6,12 +6,15 @@ use libp2p::PeerId;
 use pinfold::clock::Timestamp;
 use pinfold::state::{Pin, PinMode};
 use pinfold::tracker::plan::{decide, settled_status, Achieved, Action, Record};
-use pinfold::tracker::queue::{Job, Offer, Op, Queue};
+use pinfold::tracker::queue::{Job, Limits, Offer, Op, Queue, Stall, MAX_QUEUED};
 use std::collections::BTreeMap;
 use std::error::Error;
 
+/// Two workers for pins, one for unpins.
+const LIMITS: Limits = Limits { pins: 2, unpins: 1, queued: MAX_QUEUED };
+
 /// Commands: `pin a [here=no] [mode=direct]`, `unpin a`, `plan a`, `offer a [unpin] [priority] [attempt=2]`, `take`,
-/// `done`, `fail text`, `later`, `due`, `forget a` (a restart loses the queue, not the records), `after 10s`, `status`.
+/// `done`, `fail text`, `stall a`, `moves a`, `later`, `due`, `forget a` (a restart loses the queue, not the records), `after 10s`, `status`.
 struct Script {
     me: PeerId,
     pins: BTreeMap<String, Pin>,
@@ -27,7 +30,7 @@ impl Default for Script {
             me: PeerId::random(),
             pins: BTreeMap::new(),
             records: BTreeMap::new(),
-            queue: Queue::new(2, 1),
+            queue: Queue::new(LIMITS),
             now: 0,
             running: BTreeMap::new(),
         }
@@ -135,6 +138,23 @@ impl Runner for Script {
                 let text = args.next_pos().map(|a| a.value.clone()).unwrap_or_default();
                 self.finish(&name, Err(text))
             }
+            "stall" | "moves" => {
+                let name = args.next_pos().ok_or("needs a name")?.value.clone();
+                let Some(job) = self.running.get(&name).cloned() else { return Ok("not running".into()) };
+                if command.name == "moves" {
+                    self.queue.moves(&job);
+                    return Ok(String::new());
+                }
+                match self.queue.stall(&job) {
+                    Stall::Stays => "stays".into(),
+                    Stall::Parked => "parked".into(),
+                    Stall::InsteadOf(job) => {
+                        let other = self::name(&job.key);
+                        self.running.insert(other.clone(), job);
+                        format!("parked instead of {other}: {}", self.finish(&other, Err("gave way".into())))
+                    }
+                }
+            }
             "missing" => {
                 let name = Self::name_arg(command)?;
                 self.records.insert(name, Record::failed(Achieved::Missing, Timestamp::ZERO, 0, ""));
@@ -157,7 +177,7 @@ impl Runner for Script {
                 }
             }
             "restart" => {
-                self.queue = Queue::new(2, 1);
+                self.queue = Queue::new(LIMITS);
                 self.running.clear();
                 String::new()
             }
@@ -172,7 +192,11 @@ impl Runner for Script {
                         format!(
                             " ({:?} {}{})",
                             p.op,
-                            if p.running { "runs" } else { "waits" },
+                            match (p.running, p.parked) {
+                                (true, true) => "is parked",
+                                (true, false) => "runs",
+                                (false, _) => "waits",
+                            },
                             if p.priority { ", priority" } else { "" }
                         )
                     });

@@ -10,10 +10,12 @@
 use super::auth::Auth;
 use super::browsers::Browsers;
 use super::http::{Remote, Request, Response, Service, User};
-use crate::error::Error;
+use super::server::Limits;
+use crate::error::{Context, Error, Result};
 use async_trait::async_trait;
 use hyper::header::{HeaderValue, AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Method, StatusCode};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// See the module's words.
@@ -23,10 +25,36 @@ pub struct Guarded {
     auth: Option<Auth>,
 }
 
+/// Who may ask an API, as its section of the configuration says.
+#[derive(Clone)]
+pub struct Access {
+    /// `basic_auth_credentials`.
+    pub basic_auth: Option<BTreeMap<String, String>>,
+    /// `allowed_hosts`.
+    pub allowed_hosts: Vec<String>,
+    /// `max_connections`.
+    pub max_connections: usize,
+    /// `max_connections_per_address`.
+    pub max_connections_per_address: usize,
+}
+
+impl Access {
+    /// What a server that listens for this API puts up with, beside `limits`.
+    pub fn limit(&self, limits: Limits) -> Limits {
+        Limits { connections: self.max_connections, per_address: self.max_connections_per_address, ..limits }
+    }
+}
+
 impl Guarded {
-    /// This API, behind these rules.
-    pub fn new(inner: Arc<dyn Service>, browsers: Browsers, auth: Option<Auth>) -> Self {
-        Guarded { inner, browsers, auth }
+    /// `inner`, which listens on these multiaddresses and is configured in `section`, behind the rules of `access`.
+    ///
+    /// # Errors
+    /// A hashed password that is damaged.
+    pub fn new(inner: Arc<dyn Service>, section: &str, listen: &[String], access: Access) -> Result<Self> {
+        let auth = access.basic_auth.map(Auth::new).transpose();
+        let auth = auth.context(format!("{section}.basic_auth_credentials"))?;
+        let browsers = Browsers::new(section, listen, &access.allowed_hosts, auth.is_some());
+        Ok(Guarded { inner, browsers, auth })
     }
 
     fn refusal(&self, status: StatusCode, error: &Error) -> Response {

@@ -73,6 +73,11 @@ impl Body {
         Body { inner, silence, timer: None, expects_continue, polled: false }
     }
 
+    /// Whether the client sent no body at all.
+    pub fn is_empty(&self) -> bool {
+        self.inner.is_none()
+    }
+
     /// The whole body, if it is at most `limit` bytes.
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 //! | `auth`, `browsers`, `cors`, `guarded` | who may ask, under which names, and from which web pages |
 //! | `query`, `multipart` | what comes in |
 //! | `json`, `stream`, `types` | what goes out |
+//! | `proxy` | the IPFS proxy: looks like an IPFS daemon, pins in the cluster |
 //! | `rest` | the routes of ipfs-cluster's REST API, and pinfold's own reading of content |
 //!
 //! Everything that a client sends is checked in this room, so that [`Cluster`] only sees values of
@@ -22,6 +23,7 @@ pub mod json;
 pub mod listen;
 pub mod multipart;
 pub mod own;
+pub mod proxy;
 pub mod query;
 pub mod rest;
 pub mod server;

@@ -62,13 +62,8 @@ impl Ctl<'_> {
             Parsed::PinUpdate(args) => self.pin_update(&args),
             Parsed::PinLs(args) => self.pin_ls(&args),
             Parsed::Status(args) => self.status(&args),
-            Parsed::Sync(args) => match &args.what {
-                Some(one) => {
-                    self.status(&args::Status { local: args.local, filter: None, cids: vec![one.clone()] })
-                }
-                None => self.recover(&args),
-            },
-            Parsed::Recover(args) => self.recover(&args),
+            Parsed::Sync(args) => self.on_pins("sync", &args),
+            Parsed::Recover(args) => self.on_pins("recover", &args),
             Parsed::HealthGraph(args) => self.graph(&args),
             Parsed::HealthMetrics(args) => self.metrics(args.what.as_deref()),
             Parsed::HealthAlerts => {
@@ -261,15 +256,19 @@ impl Ctl<'_> {
         self.each::<GlobalPinInfo>(&Method::GET, &query.on("/pins"), text::status)
     }
 
-    fn recover(&mut self, args: &args::LocalOne) -> Outcome {
+    /// `sync` and `recover`: one CID or all of them.
+    fn on_pins(&mut self, verb: &str, args: &args::LocalOne) -> Outcome {
         let mut query = Query::default();
         query.switch("local", args.local);
         match &args.what {
             Some(cid) => {
-                let path = format!("/pins/{}/recover", parse_cid(cid)?);
+                let path = format!("/pins/{}/{verb}", parse_cid(cid)?);
                 self.one::<GlobalPinInfo>(&Method::POST, &query.on(&path), text::status)
             }
-            None => self.each::<GlobalPinInfo>(&Method::POST, &query.on("/pins/recover"), text::status),
+            None => {
+                let path = format!("/pins/{verb}");
+                self.each::<GlobalPinInfo>(&Method::POST, &query.on(&path), text::status)
+            }
         }
     }
 

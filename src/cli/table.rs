@@ -608,7 +608,10 @@ pub const COMMANDS: &[Command] = &[
             LOCAL,
             Flag::value("filter", &[], "STATES", "only these (comma list): pinned, pinning, error, queued, pin_error, …"),
         ]),
-    command(Cmd::Sync, "sync", Faces::PC, Side::Client, "The former name of `status` for one CID, and of `recover` for all")
+    command(Cmd::Sync, "sync", Faces::P, Side::Client, "Compares what is known with what IPFS has now; shows what differed or is in error")
+        .args("[CID]", 0, 1)
+        .flags(&[LOCAL]),
+    command(Cmd::Sync, "sync", Faces::C, Side::Client, "Compares what is known with what IPFS has now; shows what differed or is in error")
         .args("[CID]", 0, 1)
         .flags(&[LOCAL])
         .hidden(),

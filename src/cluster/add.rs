@@ -64,6 +64,8 @@ pub struct AddOptions {
     pub local: bool,
     /// Do not pin the root.
     pub no_pin: bool,
+    /// Store nothing and pin nothing: only say what the CIDs would be.
+    pub only_hash: bool,
 }
 
 /// What a part of the upload is.
@@ -125,11 +127,16 @@ struct Spread {
     bytes: usize,
     last: [Option<cid::Cid>; 2],
     first_failure: Option<Error>,
+    /// Blocks go nowhere.
+    discard: bool,
 }
 
 #[async_trait]
 impl BlockSink for Spread {
     async fn put(&mut self, block: Block) -> Result<()> {
+        if self.discard {
+            return Ok(());
+        }
         // Runs of equal blocks (a file of zeros) are sent once.
         if self.last.contains(&Some(block.cid)) {
             return Ok(());
@@ -189,6 +196,9 @@ impl Spread {
 
     /// Waits until every holder has everything durably; at least one must.
     async fn finish(mut self) -> Result<()> {
+        if self.discard {
+            return Ok(());
+        }
         self.send().await?;
         let mut stored = 0;
         for holder in std::mem::take(&mut self.holders) {
@@ -218,8 +228,12 @@ impl Cluster {
         parts: BoxStream<'static, Result<AddPart>>,
     ) -> Result<BoxStream<'static, Result<AddedOutput>>> {
         self.check_clock(options.pin.expire_at).await?;
-        let (holders, allocations) = self.holders(&options)?;
-        let spread = self.spread(&holders);
+        let (holders, allocations) = match options.only_hash {
+            true => (Vec::new(), Vec::new()),
+            false => self.holders(&options)?,
+        };
+        let mut spread = self.spread(&holders);
+        spread.discard = options.only_hash;
         let (lines, out) = async_channel::bounded(LINES_AHEAD);
         let mut import = Import {
             cluster: self.clone(),
@@ -270,7 +284,7 @@ impl Cluster {
     }
 
     /// Members whose ping has not expired, and this one.
-    fn alive(&self) -> Vec<PeerId> {
+    pub(super) fn alive(&self) -> Vec<PeerId> {
         let readings = &self.inner.readings;
         let (monitor, now) = (readings.lock(), readings.now_ms());
         let alive =
@@ -291,7 +305,7 @@ impl Cluster {
                 Holder { batches, task, peer: *peer }
             })
             .collect();
-        Spread { holders, batch: Vec::new(), bytes: 0, last: [None, None], first_failure: None }
+        Spread { holders, batch: Vec::new(), bytes: 0, last: [None, None], first_failure: None, discard: false }
     }
 }
 
@@ -441,7 +455,7 @@ impl Import {
         let spread = std::mem::replace(&mut self.spread, self.cluster.spread(&[]));
         spread.finish().await?;
         for (name, done) in roots {
-            if !self.options.no_pin {
+            if !(self.options.no_pin || self.options.only_hash) {
                 self.pin(&done).await?;
             }
             self.tell(self.line(&name, &done)).await?;

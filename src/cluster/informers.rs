@@ -75,6 +75,7 @@ pub(super) fn start(cluster: &Cluster) -> Vec<smol::Task<()>> {
         runtime::spawn(tell_addresses(cluster.clone())),
         runtime::spawn(super::version::agree(cluster.clone())),
         runtime::spawn(super::repin::lead(cluster.clone())),
+        runtime::spawn(super::twins::watch(cluster.clone())),
     ];
     for informer in cluster.inner.settings.informers.clone() {
         tasks.push(runtime::spawn(inform(cluster.clone(), informer)));
@@ -365,6 +366,7 @@ impl Cluster {
             let readings = &self.inner.readings;
             let (monitor, now) = (readings.lock(), readings.now_ms());
             let (mut missing, mut unknown) = (Vec::new(), false);
+            let own = monitor.last_ping(&self.inner.me).and_then(|ping| ping.ipfs_id.parse::<PeerId>().ok());
             for peer in self.member_ids().into_iter().filter(|p| *p != self.inner.me) {
                 if monitor.reading(PING, &peer, now).is_none() {
                     // Dead, or only not heard of yet.
@@ -372,7 +374,9 @@ impl Cluster {
                     continue;
                 }
                 let Some(ping) = monitor.last_ping(&peer) else { continue };
-                if ping.ipfs_id.parse::<PeerId>().is_ok_and(|id| !connected.contains(&id)) {
+                // One with our own identity cannot be connected with, see `twins`.
+                let (theirs, ours) = (ping.ipfs_id.parse::<PeerId>(), own.as_ref());
+                if theirs.is_ok_and(|id| Some(&id) != ours && !connected.contains(&id)) {
                     let addresses = ping.ipfs_addresses.iter().filter_map(|a| a.parse::<Multiaddr>().ok());
                     missing.push(addresses.collect::<Vec<_>>());
                 }

@@ -9,17 +9,22 @@ mod add;
 mod clocks;
 mod content;
 pub mod founding;
+mod holders;
+mod holding;
 mod informers;
 mod leave;
 mod peers;
 mod pins;
 mod repin;
+mod repos;
 mod rpc;
 mod status;
 mod time;
+mod twins;
 mod version;
 
 pub use add::{AddOptions, AddPart, PartKind};
+pub use holding::Holding;
 pub use informers::{DiskMetric, Informer, Measure};
 pub use repin::{MoveProgress, PeerShare};
 pub use rpc::{join, JoinReply, JoinRequest};
@@ -152,6 +157,7 @@ impl Cluster {
         };
         rpc::register(&cluster);
         repin::register(&cluster);
+        status::sync::register(&cluster);
         let tasks = informers::start(&cluster);
         cluster.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(tasks);
         cluster

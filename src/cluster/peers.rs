@@ -28,7 +28,7 @@ impl Cluster {
             Ok(id) => IpfsIdJson {
                 id: id.id.to_string(),
                 addresses: Some(id.addresses.iter().map(ToString::to_string).collect()),
-                error: String::new(),
+                error: self.twins(&id.id.to_string()).join("; "),
             },
             Err(error) => IpfsIdJson { id: String::new(), addresses: None, error: error.to_string() },
         };

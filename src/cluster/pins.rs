@@ -22,7 +22,7 @@ impl Cluster {
     }
 
     /// One pin. Read on the executor: it is in the overlay or a few hot pages away.
-    fn find(&self, cid: &Cid) -> Result<Option<Pin>> {
+    pub(super) fn find(&self, cid: &Cid) -> Result<Option<Pin>> {
         self.pins().get(cid)
     }
 
@@ -35,7 +35,7 @@ impl Cluster {
         let existing = self.find(&cid)?;
         let pin = match options.pin_update {
             Some(source) => self.updated(cid, source, &options).await?,
-            None => self.prepared(cid, &options, existing.as_ref())?,
+            None => self.prepared(cid, &options, existing.as_ref()).await?,
         };
         self.commit(pin).await
     }
@@ -58,15 +58,18 @@ impl Cluster {
     }
 
     /// A pin with defaults filled in, checked, and allocated.
-    fn prepared(&self, cid: Cid, options: &PinOptions, existing: Option<&Pin>) -> Result<Pin> {
+    async fn prepared(&self, cid: Cid, options: &PinOptions, existing: Option<&Pin>) -> Result<Pin> {
         let mut pin = self.described(cid, options)?;
         if existing.is_some_and(|e| e.mode == PinMode::Recursive && pin.mode == PinMode::Direct) {
             return Err(Error::conflict(
                 "cannot repin a CID which is already pinned in recursive mode (new pin is pinned as direct). Unpin it first.",
             ));
         }
-        let current = existing.map(|e| e.allocations.as_slice()).unwrap_or_default();
-        pin.allocations = self.allocate(&pin, current, &options.user_allocations)?;
+        let current = match existing {
+            Some(existing) => self.holders_to_keep(existing, pin.replication_max).await,
+            None => Vec::new(),
+        };
+        pin.allocations = self.allocate(&pin, &current, &options.user_allocations)?;
         Ok(pin)
     }
 
@@ -148,7 +151,11 @@ impl Cluster {
         self.pin(cid, options).await
     }
 
-    async fn resolve(&self, path: &str) -> Result<Cid> {
+    /// The CID that a path stands for.
+    ///
+    /// # Errors
+    /// What resolving says.
+    pub async fn resolve(&self, path: &str) -> Result<Cid> {
         // A bare CID needs no IPFS daemon.
         if let Some(cid) =
             path.strip_prefix("/ipfs/").and_then(|rest| rest.trim_end_matches('/').parse().ok())

@@ -46,7 +46,7 @@ pub(super) const TIME: &str = "cluster.time";
 pub(super) const ROWS_PER_FRAME: usize = 500;
 /// How long whoever asked for all statuses may leave us waiting: it reads from all peers in step, at the pace
 /// of the slowest and of its own client.
-const STATUS_IDLE: Duration = Duration::from_secs(300);
+pub(super) const STATUS_IDLE: Duration = Duration::from_secs(300);
 /// A peer that works on an answer, or has nothing to send yet, gives a sign of life this often: well
 /// below the idle limit of the other end.
 pub(super) const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
@@ -109,7 +109,7 @@ pub(super) struct Links {
 }
 
 /// A handler that is a method of [`Cluster`].
-struct Method<F>(Cluster, F);
+pub(super) struct Method<F>(pub(super) Cluster, pub(super) F);
 
 /// Every handler has this shape.
 pub(super) type Serve = for<'a> fn(&'a Cluster, &'a mut Call) -> futures::future::BoxFuture<'a, Result<()>>;
@@ -138,6 +138,9 @@ pub(super) fn register(cluster: &Cluster) {
     ];
     for (name, access, serve) in methods {
         cluster.inner.rpc.register(name, access, Arc::new(Method(cluster.clone(), serve)));
+    }
+    for (name, serve) in [super::holding::METHOD, super::repos::METHOD] {
+        cluster.inner.rpc.register(name, Access::Members, Arc::new(Method(cluster.clone(), serve)));
     }
 }
 
@@ -221,7 +224,7 @@ async fn serve_status(cluster: &Cluster, call: &mut Call) -> Result<()> {
     }
 }
 
-fn cid_of(bytes: &[u8]) -> Result<Cid> {
+pub(super) fn cid_of(bytes: &[u8]) -> Result<Cid> {
     Cid::try_from(bytes).map_err(|e| Error::invalid(format!("a peer sent a CID that is none: {e}")))
 }
 

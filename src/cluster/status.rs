@@ -22,6 +22,7 @@ use libp2p::PeerId;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+pub(super) mod sync;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +34,8 @@ enum Source {
     Here(Option<Box<RowReader>>),
     There(Box<Call>),
     Recovered(async_channel::Receiver<Row>),
+    /// Rows, and how the comparison that gives them ended.
+    Synced(async_channel::Receiver<Row>, Option<smol::Task<Result<()>>>),
 }
 
 /// The rows of one peer, with a look ahead.
@@ -71,6 +74,14 @@ impl Rows {
                 }
                 Some(Source::There(call)) => call.recv::<Vec<Row>>().await,
                 Some(Source::Recovered(rows)) => Ok(rows.recv().await.ok().map(|row| vec![row])),
+                Some(Source::Synced(rows, work)) => match (rows.recv().await, work.take()) {
+                    (Ok(row), unfinished) => {
+                        *work = unfinished;
+                        Ok(Some(vec![row]))
+                    }
+                    (Err(_), Some(work)) => work.await.map(|()| None),
+                    (Err(_), None) => Ok(None),
+                },
             };
             let checked = page.and_then(|rows| match rows {
                 Some(rows) => self.check(&rows).map(|()| Some(rows)),
@@ -112,8 +123,10 @@ struct Merge {
     readings: Arc<Readings>,
     filter: StatusFilter,
     peers: Vec<Rows>,
-    /// The state in key order; `None` when only rows count (recover).
+    /// The state in key order; `None` when only rows count (recover, sync).
     pins: Option<PinWalk>,
+    /// Whether peers that could not answer make the end an error.
+    complain: bool,
 }
 
 /// The pins of the state, page by page.
@@ -171,7 +184,7 @@ impl Merge {
                     }
                 }
             }
-            let Some(key) = key else { return Ok(None) };
+            let Some(key) = key else { return self.end() };
             let mut pin = pin.map(|(_, pin)| pin);
             if pin.is_none() && self.pins.is_none() {
                 pin = find_by_key(&self.state, &key)?;
@@ -179,6 +192,21 @@ impl Merge {
             if let Some(item) = self.item(&key, pin.as_ref())? {
                 return Ok(Some(item));
             }
+        }
+    }
+
+    /// The end, once.
+    fn end(&mut self) -> Result<Option<GlobalPinInfo>> {
+        if !std::mem::take(&mut self.complain) {
+            return Ok(None);
+        }
+        let silent = self.peers.iter().filter_map(|rows| {
+            rows.error.as_ref().map(|error| format!("{}: {error}", rows.member.name))
+        });
+        let silent: Vec<String> = silent.collect();
+        match silent.is_empty() {
+            true => Ok(None),
+            false => Err(Error::unavailable(silent.join("; "))),
         }
     }
 
@@ -343,7 +371,8 @@ impl Cluster {
     }
 
     fn merge(&self, filter: StatusFilter, peers: Vec<Rows>, pins: Option<PinWalk>) -> Merge {
-        Merge { state: self.inner.state.clone(), readings: self.inner.readings.clone(), filter, peers, pins }
+        let (state, readings) = (self.inner.state.clone(), self.inner.readings.clone());
+        Merge { state, readings, filter, peers, pins, complain: false }
     }
 
     async fn ask_stream(

@@ -1,5 +1,7 @@
 //! From the typed configuration to the settings of each room.
 
+use crate::api::guarded::Access;
+use crate::api::proxy::{Behind, ProxyConfig};
 use crate::api::RestConfig;
 use crate::cluster::{DiskMetric, Informer, Measure, Settings};
 use crate::config::{self, Config, Folder, Identity, IpfsSection, RestApiConfig, SwarmKey};
@@ -58,7 +60,10 @@ pub(super) fn tracker(config: &Config) -> TrackerConfig {
         concurrent_pins: config.pin_tracker.concurrent_pins as usize,
         priority_max_age: config.pin_tracker.priority_pin_max_age,
         priority_max_retries: config.pin_tracker.priority_pin_max_retries,
+        max_queued: config.pin_tracker.max_pin_queue_size as usize,
         recover_interval: config.cluster.pin_recover_interval,
+        ipfs_sync_interval: config.cluster.ipfs_sync_interval,
+        state_sync_interval: config.cluster.state_sync_interval,
     }
 }
 
@@ -136,6 +141,36 @@ pub(super) fn rest(config: &Config, folder: &Folder) -> Option<RestConfig> {
     })
 }
 
+/// The IPFS proxy, if it is on.
+pub(super) fn proxy(config: &Config, ipfs: &Arc<dyn Ipfs>) -> Option<ProxyConfig> {
+    let section = config.ipfsproxy.as_ref()?;
+    let behind = match &config.ipfs {
+        IpfsSection::Embedded(_) => Behind::Embedded(ipfs.clone()),
+        IpfsSection::Http(_) => Behind::Kubo {
+            nodes: section.node_multiaddress.clone(),
+            https: section.node_https,
+            headers_path: section.extract_headers_path.clone(),
+            headers_extra: section.extract_headers_extra.clone(),
+            headers_ttl: section.extract_headers_ttl,
+        },
+    };
+    Some(ProxyConfig {
+        listen: section.listen_multiaddress.iter().map(ToString::to_string).collect(),
+        read_timeout: section.read_timeout,
+        read_header_timeout: section.read_header_timeout,
+        write_timeout: section.write_timeout,
+        idle_timeout: section.idle_timeout,
+        max_header_bytes: section.max_header_bytes as usize,
+        access: Access {
+            basic_auth: section.basic_auth_credentials.0.clone(),
+            allowed_hosts: section.allowed_hosts.clone(),
+            max_connections: section.max_connections as usize,
+            max_connections_per_address: section.max_connections_per_address as usize,
+        },
+        behind,
+    })
+}
+
 /// The IPFS node of this peer.
 pub(super) async fn ipfs(config: &Config, folder: &Folder) -> Result<Arc<dyn Ipfs>> {
     match &config.ipfs {
@@ -145,11 +180,13 @@ pub(super) async fn ipfs(config: &Config, folder: &Folder) -> Result<Arc<dyn Ipf
             })?;
             let kubo = Kubo::new(KuboConfig {
                 node,
+                alternatives: http.node_multiaddress.iter().skip(1).cloned().collect(),
                 https: false,
                 request_timeout: http.ipfs_request_timeout,
                 pin_timeout: http.pin_timeout,
                 unpin_timeout: http.unpin_timeout,
                 repogc_timeout: http.repogc_timeout,
+                unpin_disable: http.unpin_disable,
             })?;
             Ok(Arc::new(kubo))
         }

@@ -78,6 +78,7 @@ struct Peer {
     tracker: Tracker,
     cluster: Cluster,
     server: Option<Server>,
+    proxy: Option<Server>,
     _lock: crate::config::FolderLock,
     _watchdog: Option<smol::Task<()>>,
 }
@@ -208,6 +209,10 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
         Some(rest) => Some(api::start_rest(rest, cluster.clone()).await.context("api.restapi")?),
         None => None,
     };
+    let proxy = match build::proxy(&config, &ipfs) {
+        Some(proxy) => Some(api::proxy::start(proxy, cluster.clone()).await.context("api.ipfsproxy")?),
+        None => None,
+    };
     // A peer of a cluster without a majority serves reads and waits; only a joiner must be let in first.
     let patience = config.consensus.wait_for_leader_timeout;
     // Many may join at once, and each is sent the whole state.
@@ -244,6 +249,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
         tracker,
         cluster,
         server,
+        proxy,
         _lock: lock,
         _watchdog: watchdog,
     };
@@ -282,6 +288,9 @@ impl Peer {
         say(format_args!("  folder  {}", self.folder.path().display()));
         if !api.is_empty() {
             say(format_args!("  API     {}", api.join(" ")));
+        }
+        for address in self.proxy.iter().flat_map(|s| s.multiaddrs()) {
+            say(format_args!("  IPFS    {address} (the proxy: `ipfs --api {address}` pins in the cluster)"));
         }
         for address in self.host.addresses() {
             say(format_args!("  cluster {}", address.with(Protocol::P2p(me))));
@@ -323,11 +332,10 @@ impl Peer {
             }
         }
         let addresses = reach::member_addresses(self.host.peer_id(), &self.consensus);
-        let server = self.server.take();
+        let servers: Vec<Server> = self.server.take().into_iter().chain(self.proxy.take()).collect();
         let steps = async {
-            if let Some(server) = server {
-                server.close(DRAIN_LIMIT).await;
-            }
+            // At the same time: their limits must not add up.
+            futures::future::join_all(servers.into_iter().map(|s| s.close(DRAIN_LIMIT))).await;
             if alive && !left {
                 if let Err(error) = self.consensus.hand_over(HAND_OVER_LIMIT).await {
                     log::debug!(target: "service", "leadership was not handed over: {error}");

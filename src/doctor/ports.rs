@@ -47,7 +47,7 @@ fn listeners(config: &Config) -> Vec<Listener<'_>> {
     }
     if let Some(api) = &config.ipfsproxy {
         let addresses = &api.listen_multiaddress;
-        all.push(Listener { key: "api.ipfsproxy.listen_multiaddress", addresses, always: false });
+        all.push(Listener { key: "api.ipfsproxy.listen_multiaddress", addresses, always: true });
     }
     if let Some(api) = &config.pinsvcapi {
         let addresses = &api.http_listen_multiaddress;

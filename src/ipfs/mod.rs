@@ -31,6 +31,15 @@ pub struct IpfsId {
     pub agent: String,
 }
 
+/// Which run of which node answers: another one after a restart, a wipe or a replacement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Who the node is.
+    pub id: PeerId,
+    /// When its process began, in its own words; `None` when it does not tell.
+    pub started: Option<String>,
+}
+
 /// What to pin and how.
 #[derive(Clone, Debug)]
 pub struct PinRequest {
@@ -109,6 +118,15 @@ pub struct Block {
 pub trait Ipfs: Send + Sync + 'static {
     /// Who the node is; an error says that it cannot be reached and why.
     async fn id(&self) -> Result<IpfsId>;
+    /// Which run of which node answers now. Asked out of turn: it must not wait behind other calls.
+    async fn current_run(&self) -> Result<Run> {
+        Ok(Run { id: self.id().await?.id, started: None })
+    }
+    /// Returns when the run that [`Ipfs::current_run`] last told of seems to be over. Never for a node inside this
+    /// process, which lives as long as we do.
+    async fn run_over(&self) {
+        std::future::pending::<()>().await;
+    }
     /// Pins; returns when every block is here and the pin is durable. Fails after `pin_timeout` without
     /// progress. Dropping the future cancels the work. Pinning what is pinned already succeeds at once.
     async fn pin(&self, request: PinRequest, progress: Progress) -> Result<()>;

@@ -132,6 +132,42 @@ pub fn decide(pin: Option<&Pin>, me: &PeerId, record: Option<&Record>) -> Action
     }
 }
 
+/// What a comparison with IPFS changes in a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Correction {
+    /// IPFS has less than the record says: somebody else unpinned it.
+    Missing,
+    /// IPFS has what was thought to have failed or to be missing: somebody else pinned it, or it went through late.
+    Held(PinMode),
+    /// IPFS has not what could not be unpinned: somebody else unpinned it.
+    Gone,
+}
+
+/// What is to be corrected in a record, IPFS having the CID pinned like this.
+pub fn correct(
+    pin: Option<&Pin>,
+    me: &PeerId,
+    record: Option<&Record>,
+    state: IpfsPin,
+) -> Option<Correction> {
+    let record = record?;
+    if !record.agrees(state) {
+        return Some(Correction::Missing);
+    }
+    match (pin.filter(|p| is_here(p, me)), record.achieved, state) {
+        (Some(p), Achieved::PinFailed | Achieved::Missing, IpfsPin::Recursive)
+            if p.mode == PinMode::Recursive =>
+        {
+            Some(Correction::Held(PinMode::Recursive))
+        }
+        (Some(p), Achieved::PinFailed | Achieved::Missing, IpfsPin::Direct) if p.mode == PinMode::Direct => {
+            Some(Correction::Held(PinMode::Direct))
+        }
+        (None, Achieved::UnpinFailed, IpfsPin::Unpinned) => Some(Correction::Gone),
+        _ => None,
+    }
+}
+
 /// Whether `me` must hold the content of this pin.
 pub fn is_here(pin: &Pin, me: &PeerId) -> bool {
     pin.kind != PinType::Meta && pin.is_allocated_to(me)

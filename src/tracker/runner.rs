@@ -3,14 +3,16 @@
 //! Locks are taken in one order, `running` before `queue`, and never across an await. A job whose CID got a
 //! newer operation is cancelled by dropping its task; should it be past its last await by then, its ticket is
 //! stale and its result is thrown away. Whatever slips through (the far end did what we cancelled) is
-//! found by the next comparison.
+//! found by the next comparison. A pin that makes no progress gives up its worker when others wait (see the queue).
 //!
 //! Single rows are read and written on the executor: they are in the overlay or a few hot pages away, and two
 //! thread changes per row cost more than the row. Scans go through the blocking pool. Local records alone do not
 //! move Raft's applied mark, so nobody else would flush them: a task here does, a moment after the last change.
 
-use super::plan::{self, Achieved, Action, Record};
-use super::queue::{Job, Key, Offer, Op, Queue};
+use super::keeper;
+use super::plan::{self, Achieved, Action, Correction, Record};
+use super::progress::Board;
+use super::queue::{Job, Key, Limits, Offer, Op, Queue, Stall};
 use super::rows::{lock, row, Row, RowReader};
 use super::scan::{self, Scan, Spot};
 use super::status::{Status, StatusFilter};
@@ -23,6 +25,8 @@ use crate::store::{StateStore, Table, WriteBatch};
 use cid::Cid;
 use libp2p::PeerId;
 use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -30,11 +34,12 @@ use std::time::{Duration, Instant};
 const EVENT_BATCH: usize = 512;
 /// How long a question about one CID may keep a status waiting; then the record answers.
 const ASK_IPFS: Duration = Duration::from_secs(3);
-/// Between the start and the first comparison with IPFS: let it come up first.
-const FIRST_COMPARISON: Duration = Duration::from_secs(2);
-/// First wait after a comparison that failed (IPFS is often still starting when we are); doubles up to the
-/// interval of comparisons.
-const COMPARE_AGAIN: Duration = Duration::from_secs(10);
+/// How long a question about one CID may take when it is the very thing that was asked for.
+const SYNC_IPFS: Duration = Duration::from_secs(10);
+/// A pin without progress for this long gives up its worker when others wait: enough to find a provider nearby.
+const STALL_AFTER: Duration = Duration::from_secs(5);
+/// Between two looks at the progress of a running pin.
+const STALL_LOOK: Duration = Duration::from_secs(1);
 /// The dispatcher sleeps at least this long, so that a retry due at this very moment does not make it spin.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 /// Records are made durable this long after the first change; losing them only costs doing the work again.
@@ -51,8 +56,14 @@ pub struct TrackerConfig {
     pub priority_max_age: Duration,
     /// … until they failed this often.
     pub priority_max_retries: u32,
-    /// Between two comparisons of state, records and IPFS.
+    /// CIDs that wait in memory, at most [`super::queue::MAX_QUEUED`]; the others wait on disk.
+    pub max_queued: usize,
+    /// Between two repairs: comparisons of state, records and IPFS that try again whatever is not as it should be.
     pub recover_interval: Duration,
+    /// Between two comparisons with IPFS that only correct what is shown; zero: none but those of repairs.
+    pub ipfs_sync_interval: Duration,
+    /// Between two comparisons of state and records.
+    pub state_sync_interval: Duration,
 }
 
 /// The running tracker; clone is cheap.
@@ -63,7 +74,7 @@ pub struct Tracker {
 
 pub(super) struct Inner {
     pub(super) me: PeerId,
-    config: TrackerConfig,
+    pub(super) config: TrackerConfig,
     pub(super) ipfs: Arc<dyn Ipfs>,
     pub(super) store: Arc<dyn StateStore>,
     pub(super) queue: Arc<Mutex<Queue>>,
@@ -74,11 +85,15 @@ pub(super) struct Inner {
     /// Full while records wait to be made durable.
     dirty: async_channel::Sender<()>,
     started: Instant,
+    /// How far running pins are.
+    pub(super) board: Board,
     /// Pins that have ended well, and a sign when there are more.
     pinned: std::sync::atomic::AtomicU64,
     pinned_news: (async_channel::Sender<()>, async_channel::Receiver<()>),
     /// Where scans go on.
     pub(super) spot: Mutex<Spot>,
+    /// Held while IPFS lists its pins.
+    pub(super) listing: smol::lock::Mutex<()>,
     /// Milliseconds that a test has skipped.
     #[cfg(test)]
     pub(super) skipped: std::sync::atomic::AtomicU64,
@@ -95,9 +110,11 @@ impl Tracker {
     ) -> Tracker {
         let (wake, woken) = async_channel::bounded(1);
         let (dirty, changed) = async_channel::bounded(1);
+        let limits =
+            Limits { pins: config.concurrent_pins, unpins: UNPIN_WORKERS, queued: config.max_queued };
         let inner = Arc::new(Inner {
             me,
-            queue: Arc::new(Mutex::new(Queue::new(config.concurrent_pins, UNPIN_WORKERS))),
+            queue: Arc::new(Mutex::new(Queue::new(limits))),
             config,
             ipfs,
             store,
@@ -106,17 +123,20 @@ impl Tracker {
             wake,
             dirty,
             started: Instant::now(),
+            board: Board::default(),
             pinned: std::sync::atomic::AtomicU64::new(0),
             pinned_news: async_channel::bounded(1),
             spot: Mutex::default(),
+            listing: smol::lock::Mutex::new(()),
             #[cfg(test)]
             skipped: std::sync::atomic::AtomicU64::new(0),
         });
         let follow = runtime::spawn(follow(inner.clone(), events));
         let dispatch = runtime::spawn(dispatch(inner.clone(), woken));
-        let compare = runtime::spawn(compare_periodically(inner.clone()));
+        let keep = runtime::spawn(keeper::keep(inner.clone()));
+        let sync = runtime::spawn(keeper::sync_state(inner.clone()));
         let flush = runtime::spawn(flush_lazily(inner.store.clone(), changed));
-        lock(&inner.tasks).extend([follow, dispatch, compare, flush]);
+        lock(&inner.tasks).extend([follow, dispatch, keep, sync, flush]);
         Tracker { inner }
     }
 
@@ -130,8 +150,30 @@ impl Tracker {
         let asked = runtime::timeout(ASK_IPFS, "IPFS", self.inner.ipfs.pin_state(cid)).await;
         let Ok(state) = asked else { return Ok(found) };
         let key = cid.to_bytes();
-        self.inner.mark_missing(&key, state)?;
+        self.inner.correct(&key, state)?;
         self.inner.row_of(key).map(|(row, _)| row)
+    }
+
+    /// Compares one CID with IPFS now; its status after that.
+    ///
+    /// # Errors
+    /// When IPFS cannot be asked: the status would be what was thought before.
+    pub async fn sync(&self, cid: &Cid) -> Result<Row> {
+        let key = cid.to_bytes();
+        if self.inner.record(&key)?.is_some() {
+            let state = runtime::timeout(SYNC_IPFS, "IPFS", self.inner.ipfs.pin_state(cid)).await?;
+            self.inner.correct(&key, state)?;
+        }
+        self.inner.row_of(key).map(|(row, _)| row)
+    }
+
+    /// Compares everything with IPFS now. Hands to `found`, in key order, each row that this changed or that is in
+    /// error; ends when nobody reads them any more.
+    ///
+    /// # Errors
+    /// When IPFS cannot be asked.
+    pub async fn sync_all(&self, found: async_channel::Sender<Row>) -> Result<()> {
+        scan::look(&self.inner, Some(&found)).await
     }
 
     /// This peer's rows that pass the filter, in key order.
@@ -152,7 +194,7 @@ impl Tracker {
     /// Compares everything with IPFS and tries again whatever is not as it should be. Hands each re-queued
     /// row to `found`, waiting for whoever reads them; goes on without when nobody does.
     pub async fn recover_all(&self, found: async_channel::Sender<Row>) -> Result<()> {
-        scan::compare(&self.inner, Some(&found)).await
+        scan::repair(&self.inner, Some(&found)).await
     }
 
     /// What this peer has of a CID that it should hold, from its records alone; `None` while it works on it.
@@ -229,14 +271,31 @@ impl Inner {
         Ok((row(key, pin.as_ref(), &self.me, record.as_ref(), pending.as_ref()), held))
     }
 
-    /// Takes in how IPFS has a CID pinned: when that is less than the record says, somebody else undid it.
-    pub(super) fn mark_missing(&self, key: &[u8], state: IpfsPin) -> Result<()> {
-        let undone = self.record(key)?.is_some_and(|r| !r.agrees(state));
-        if undone && lock(&self.queue).get(key).is_none() {
-            let missing = Record::failed(Achieved::Missing, Timestamp::now(), 0, "");
-            self.put_record(key, Some(&missing))?;
+    /// Takes in how IPFS has a CID pinned; whether that changed the record. What is under way is left to its end.
+    pub(super) fn correct(&self, key: &[u8], state: IpfsPin) -> Result<bool> {
+        let (pin, record) = (self.pin(key)?, self.record(key)?);
+        let Some(correction) = plan::correct(pin.as_ref(), &self.me, record.as_ref(), state) else {
+            return Ok(false);
+        };
+        if lock(&self.queue).get(key).is_some() {
+            return Ok(false);
         }
-        Ok(())
+        let now = Timestamp::now();
+        match correction {
+            Correction::Missing => {
+                log::debug!(target: "pintracker", "{}: IPFS does not have it pinned any more", name(key));
+                self.put_record(key, Some(&Record::failed(Achieved::Missing, now, 0, "")))?;
+            }
+            Correction::Held(mode) => {
+                lock(&self.queue).forget_retry(key);
+                self.put_record(key, Some(&Record::pinned(mode, now)))?;
+            }
+            Correction::Gone => {
+                lock(&self.queue).forget_retry(key);
+                self.put_record(key, None)?;
+            }
+        }
+        Ok(true)
     }
 
     fn is_priority(&self, pin: &Pin, attempts: u32) -> bool {
@@ -270,7 +329,9 @@ impl Inner {
             Action::Pin => (Op::Pin, Achieved::PinFailed),
             Action::Unpin => (Op::Unpin, Achieved::UnpinFailed),
         };
-        if scan == Scan::Unsettled && record.is_some_and(|r| r.achieved == failed) {
+        // What is missing was found so by a comparison: it is repaired with what failed, by the next recover.
+        let settled = |r: Record| r.achieved == failed || op == Op::Pin && r.achieved == Achieved::Missing;
+        if scan == Scan::Unsettled && record.is_some_and(settled) {
             return Ok(None);
         }
         let priority = pin.as_ref().is_some_and(|p| self.is_priority(p, attempts));
@@ -458,8 +519,76 @@ async fn pin(inner: &Arc<Inner>, job: &Job) -> Result<Option<PinMode>> {
     // The nodes of the other members are not named: the cluster keeps all IPFS nodes connected.
     let (update_from, providers) = (pin.pin_update, pin.origins);
     let request = PinRequest { cid: pin.cid, mode: pin.mode, update_from, providers };
-    inner.ipfs.pin(request, Arc::new(|_| ())).await?;
-    Ok(Some(pin.mode))
+    let moved = Arc::new(Moved::new(inner.now()));
+    let running = inner.board.begin(&job.key);
+    let told = running.report();
+    let progress = {
+        let (inner, moved) = (Arc::downgrade(inner), moved.clone());
+        move |blocks| {
+            told(blocks);
+            if let Some(inner) = inner.upgrade() {
+                moved.to(blocks, inner.now());
+            }
+        }
+    };
+    let work = async { Some(inner.ipfs.pin(request, Arc::new(progress)).await) };
+    let watched = smol::future::or(work, async {
+        yield_to_others(inner, job, &moved).await;
+        None
+    });
+    match watched.await {
+        Some(result) => result.map(|()| Some(pin.mode)),
+        None => Err(Error::cancelled("the pin was replaced")),
+    }
+}
+
+/// How far a pin has come, and when.
+struct Moved {
+    blocks: AtomicU64,
+    at: AtomicU64,
+}
+
+impl Moved {
+    fn new(now: u64) -> Self {
+        Moved { blocks: AtomicU64::new(0), at: AtomicU64::new(now) }
+    }
+
+    fn to(&self, blocks: u64, now: u64) {
+        if self.blocks.fetch_max(blocks, Relaxed) < blocks {
+            self.at.store(now, Relaxed);
+        }
+    }
+
+    fn idle(&self, now: u64) -> Duration {
+        Duration::from_millis(now.saturating_sub(self.at.load(Relaxed)))
+    }
+}
+
+/// Makes a pin without progress give up its worker while others wait. Ends when the pin was replaced.
+async fn yield_to_others(inner: &Arc<Inner>, job: &Job, moved: &Moved) {
+    loop {
+        runtime::sleep(STALL_LOOK).await;
+        let idle = moved.idle(inner.now());
+        let stall = {
+            let mut queue = lock(&inner.queue);
+            if !queue.is_current(job) {
+                return;
+            }
+            if idle < STALL_AFTER {
+                queue.moves(job);
+                continue;
+            }
+            queue.stall(job)
+        };
+        match stall {
+            Stall::Stays => {}
+            Stall::Parked => inner.wake(),
+            Stall::InsteadOf(other) => {
+                inner.give_up(&other);
+                inner.wake();
+            }
+        }
+    }
 }
 
 async fn unpin(inner: &Arc<Inner>, job: &Job) -> Result<Option<PinMode>> {
@@ -467,6 +596,20 @@ async fn unpin(inner: &Arc<Inner>, job: &Job) -> Result<Option<PinMode>> {
         .map_err(|e| Error::corrupt(format!("a queued CID is damaged: {e}")))?;
     inner.ipfs.unpin(&cid).await?;
     Ok(None)
+}
+
+impl Inner {
+    /// Ends a parked pin for the sake of one that was never tried.
+    fn give_up(&self, job: &Job) {
+        let words = "no provider found, or no progress, while other pins waited for their turn: it gave way to them \
+                     and is tried again soon. Start or connect a node that has it";
+        report(conclude(self, job, Err(Error::timeout(words))));
+        let mut running = lock(&self.running);
+        if running.get(&job.key).is_some_and(|(ticket, _)| *ticket == job.ticket) {
+            // Dropping the task cancels the call.
+            running.remove(&job.key);
+        }
+    }
 }
 
 /// Writes the record of a job that ended, unless a newer operation replaced it meanwhile.
@@ -505,30 +648,8 @@ fn name(key: &[u8]) -> String {
     Cid::try_from(key).map_or_else(|_| "a damaged CID".into(), |c| c.to_string())
 }
 
-fn report(result: Result<()>) {
+pub(super) fn report(result: Result<()>) {
     if let Err(error) = result {
         log::error!(target: "pintracker", "{error}");
-    }
-}
-
-async fn compare_periodically(inner: Arc<Inner>) {
-    // What was left undone by the last run, from records alone; then, with IPFS up, against IPFS.
-    report(scan::catch_up(&inner).await);
-    runtime::sleep(FIRST_COMPARISON).await;
-    let (interval, mut again) = (inner.config.recover_interval, COMPARE_AGAIN);
-    loop {
-        let wait = match scan::compare(&inner, None).await {
-            Ok(()) => {
-                again = COMPARE_AGAIN;
-                interval
-            }
-            Err(error) => {
-                let wait = again.min(interval);
-                log::warn!(target: "pintracker", "cannot compare with IPFS now, next try in {wait:?}: {error}");
-                again = again.saturating_mul(2).min(interval);
-                wait
-            }
-        };
-        runtime::sleep(wait).await;
     }
 }

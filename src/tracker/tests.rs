@@ -32,7 +32,10 @@ fn config() -> TrackerConfig {
         concurrent_pins: 3,
         priority_max_age: Duration::from_secs(24 * 3600),
         priority_max_retries: 5,
+        max_queued: MAX_QUEUED,
         recover_interval: Duration::from_secs(24 * 3600),
+        ipfs_sync_interval: Duration::ZERO,
+        state_sync_interval: Duration::from_secs(24 * 3600),
     }
 }
 

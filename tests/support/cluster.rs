@@ -80,6 +80,7 @@ impl Peer {
             let at = |port: u16| Value::from(format!("/ip4/127.0.0.1/tcp/{port}"));
             config["cluster"]["listen_multiaddress"] = at(free_port());
             config["api"]["restapi"]["http_listen_multiaddress"] = at(free_port());
+            config["api"]["ipfsproxy"]["listen_multiaddress"] = at(free_port());
         });
         peer
     }

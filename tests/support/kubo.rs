@@ -107,6 +107,41 @@ impl KuboDaemon {
         self.ok(&["id", "-f", "<id>"])
     }
 
+    /// A stopped daemon loses everything it holds; also its identity, unless that is kept.
+    pub fn wipe(&mut self, keep_identity: bool) {
+        assert!(self.child.is_none(), "stopped before it is wiped");
+        let before = self.config();
+        for entry in std::fs::read_dir(self.folder()).expect("repository") {
+            let path = entry.expect("entry").path();
+            let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+            match path.is_dir() {
+                true => std::fs::remove_dir_all(&path).expect("removed"),
+                false if name == "swarm.key" => {}
+                false => std::fs::remove_file(&path).expect("removed"),
+            }
+        }
+        self.ok(&["init", "--profile", "test"]);
+        self.edit(|config| {
+            config["Addresses"] = before["Addresses"].clone();
+            if keep_identity {
+                config["Identity"] = before["Identity"].clone();
+            }
+        });
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> serde_json::Value {
+        let file = std::fs::read(self.folder().join("config")).expect("config");
+        serde_json::from_slice(&file).expect("JSON")
+    }
+
+    /// Changes its configuration.
+    pub fn edit(&self, change: impl FnOnce(&mut serde_json::Value)) {
+        let mut config = self.config();
+        change(&mut config);
+        std::fs::write(self.folder().join("config"), config.to_string()).expect("config");
+    }
+
     /// kill -9.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -142,11 +177,7 @@ impl KuboDaemon {
     /// Writes the address of the API into the configuration, for the next start.
     fn keep(&mut self, api: &Multiaddr) {
         self.api = api.clone();
-        let path = self.folder().join("config");
-        let mut config: serde_json::Value =
-            serde_json::from_slice(&std::fs::read(&path).expect("config")).expect("JSON");
-        config["Addresses"]["API"] = api.to_string().into();
-        std::fs::write(&path, config.to_string()).expect("config");
+        self.edit(|config| config["Addresses"]["API"] = api.to_string().into());
     }
 }
 

@@ -1,20 +1,22 @@
-//! `POST /add`: the options of an upload, and its answer.
+//! `POST /add`: the options of an upload, and its answer. The IPFS proxy's `add` is this one in other words.
 //!
 //! ipfs-cluster answers 200 before it knows anything and puts every error into a trailer. Here an error that comes
 //! before the first line has its status: scripts that look at it are right, those that look at the trailer
 //! still see the later ones.
 
 use super::{answer, as_json, Call, Rest};
-use crate::api::http::Response;
+use crate::api::http::{Body, Response};
 use crate::api::multipart::{boundary, parts};
 use crate::api::query::Query;
 use crate::api::stream::{ndjson, OnSuccess};
-use crate::cluster::AddOptions;
+use crate::cluster::{AddOptions, AddPart};
 use crate::error::{Error, Result};
 use crate::ipfs::unixfs::ImportOptions;
 use crate::state::PinMode;
+use futures::stream::BoxStream;
 use futures::TryStreamExt;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue, CACHE_CONTROL, CONNECTION, CONTENT_TYPE};
+use serde::Serialize;
 
 /// Most lines of an answer that is asked for in one piece (`stream-channels=false`).
 const MAX_BUFFERED_LINES: usize = 100_000;
@@ -23,31 +25,52 @@ impl Rest {
     pub(super) async fn add(&self, call: Call) -> Result<Response> {
         let options = add_options(&call.query)?;
         let streamed = call.query.flag("stream-channels", true)?;
-        let content_type = call.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
-        let upload = parts(call.body, &boundary(content_type)?);
-        let added = self.cluster.add(options, upload).await?;
-        let mut response = if streamed {
-            let mut response = as_json(ndjson(added, OnSuccess::NoTrailer).await?);
-            let chunked = HeaderName::from_static("x-chunked-output");
-            response.headers_mut().insert(chunked, HeaderValue::from_static("1"));
-            response
-        } else {
-            let lines: Vec<_> = added
-                .try_fold(Vec::new(), |mut lines, line| async move {
-                    if lines.len() >= MAX_BUFFERED_LINES {
-                        return Err(Error::too_large(format!(
-                            "the answer has more than {MAX_BUFFERED_LINES} lines; ask for it with stream-channels=true"
-                        )));
-                    }
-                    lines.push(line);
-                    Ok(lines)
-                })
-                .await?;
-            answer(&lines)?
-        };
-        no_keeping(response.headers_mut());
-        Ok(response)
+        let upload = upload(&call.headers, call.body)?;
+        reply(self.cluster.add(options, upload).await?, streamed).await
     }
+}
+
+/// The files of an upload, as they arrive.
+///
+/// # Errors
+/// [`crate::Kind::Invalid`] when the body is no form.
+pub(in crate::api) fn upload(headers: &HeaderMap, body: Body) -> Result<BoxStream<'static, Result<AddPart>>> {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
+    Ok(parts(body, &boundary(content_type)?))
+}
+
+/// The answer to an upload: a line per object while it is added, or all of them in one piece at the end.
+///
+/// # Errors
+/// What went wrong before the first line, and with one piece anything.
+pub(in crate::api) async fn reply<T>(
+    added: BoxStream<'static, Result<T>>,
+    streamed: bool,
+) -> Result<Response>
+where
+    T: Serialize + Send + 'static,
+{
+    let mut response = if streamed {
+        let mut response = as_json(ndjson(added, OnSuccess::NoTrailer).await?);
+        let chunked = HeaderName::from_static("x-chunked-output");
+        response.headers_mut().insert(chunked, HeaderValue::from_static("1"));
+        response
+    } else {
+        let lines: Vec<_> = added
+            .try_fold(Vec::new(), |mut lines, line| async move {
+                if lines.len() >= MAX_BUFFERED_LINES {
+                    return Err(Error::too_large(format!(
+                        "the answer has more than {MAX_BUFFERED_LINES} lines; ask for it with stream-channels=true"
+                    )));
+                }
+                lines.push(line);
+                Ok(lines)
+            })
+            .await?;
+        answer(&lines)?
+    };
+    no_keeping(response.headers_mut());
+    Ok(response)
 }
 
 /// ipfs-cluster closes the connection after an upload; clients written for it expect that.
@@ -57,7 +80,7 @@ fn no_keeping(headers: &mut HeaderMap) {
 }
 
 /// The options of `POST /add` (reference A.6). What this version cannot do is refused before a byte is read.
-fn add_options(query: &Query) -> Result<AddOptions> {
+pub(in crate::api) fn add_options(query: &Query) -> Result<AddOptions> {
     let not_yet = |what: &str, instead: &str| {
         Err(Error::invalid(format!("{what} is not supported by this version; {instead}")))
     };
@@ -102,6 +125,7 @@ fn add_options(query: &Query) -> Result<AddOptions> {
         progress: query.flag("progress", false)?,
         local: query.flag("local", false)?,
         no_pin: query.flag("no-pin", false)?,
+        only_hash: false,
     })
 }
 

@@ -7,7 +7,7 @@
 //! It must never: answer a request half, do something for a request it then calls invalid, or decide
 //! anything that is [`Cluster`]'s to decide.
 
-mod add;
+pub(super) mod add;
 mod content;
 mod moves;
 mod peers;
@@ -115,6 +115,8 @@ impl Rest {
             ["allocations", cid] if get => self.allocation(cid).await,
             ["pins"] if get => self.status_all(&call).await,
             ["pins", "recover"] if post => self.recover_all(&call).await,
+            ["pins", "sync"] if post => self.sync_all(&call).await,
+            ["pins", cid, "sync"] if post => self.sync(cid, &call).await,
             ["pins", cid, "recover"] if post => self.recover(cid, &call).await,
             ["pins", "ipfs" | "ipns" | "ipld", _, ..] if post => self.pin_path(&call).await,
             ["pins", "ipfs" | "ipns" | "ipld", _, ..] if delete => self.unpin_path(&call).await,

@@ -1,4 +1,4 @@
-//! Routes about pins: put, remove, list, status, recover.
+//! Routes about pins: put, remove, list, status, sync, recover.
 
 use super::{answer, as_json, Call, Rest};
 use crate::api::http::Response;
@@ -80,6 +80,15 @@ impl Rest {
 
     pub(super) async fn recover(&self, cid: &str, call: &Call) -> Result<Response> {
         answer(&self.cluster.recover(&decode_cid(cid)?, call.query.local()).await?)
+    }
+
+    pub(super) async fn sync(&self, cid: &str, call: &Call) -> Result<Response> {
+        answer(&self.cluster.sync(&decode_cid(cid)?, call.query.local()).await?)
+    }
+
+    pub(super) async fn sync_all(&self, call: &Call) -> Result<Response> {
+        let synced = self.cluster.sync_all(call.query.local()).await;
+        ndjson(synced, OnSuccess::EmptyTrailer).await.map(as_json)
     }
 
     pub(super) async fn recover_all(&self, call: &Call) -> Result<Response> {

@@ -13,12 +13,12 @@
 
 pub mod hosts;
 pub mod stream;
-mod tls;
 
 use super::args::Globals;
 use super::face::Face;
 use super::failure::{Failure, Outcome};
 use crate::api::types::ErrorBody;
+use crate::trust as tls;
 use hosts::{Endpoint, Place};
 use hyper::Method;
 use serde_json::Value;

@@ -13,7 +13,7 @@ fn block(n: u32, size: usize) -> Block {
 }
 
 fn spread(holders: Vec<Holder>) -> Spread {
-    Spread { holders, batch: Vec::new(), bytes: 0, last: [None, None], first_failure: None }
+    Spread { holders, batch: Vec::new(), bytes: 0, last: [None, None], first_failure: None, discard: false }
 }
 
 /// A holder that stores what it gets.

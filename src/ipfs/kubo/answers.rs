@@ -63,6 +63,31 @@ impl PinAddLine {
     }
 }
 
+/// `pin/rm` and `pin/update`: what was done, to which CIDs.
+#[derive(Deserialize)]
+pub(super) struct PinsAnswer {
+    #[serde(rename = "Pins")]
+    pins: Vec<String>,
+}
+
+impl PinsAnswer {
+    /// Something else that answers 200 must not pass for a daemon that did what it was told.
+    pub(super) fn must_name(&self, cid: &Cid) -> Result<()> {
+        let named = |pin: &String| Cid::try_from(pin.as_str()).is_ok_and(|c| c.hash() == cid.hash());
+        match self.pins.iter().any(named) {
+            true => Ok(()),
+            false => Err(Error::ipfs(format!("the IPFS daemon did not confirm what it was told to do with {cid}"))),
+        }
+    }
+}
+
+/// `swarm/connect`: what was done, in words.
+#[derive(Deserialize)]
+pub(super) struct ConnectAnswer {
+    #[serde(rename = "Strings")]
+    _words: Vec<String>,
+}
+
 /// One line of `pin/ls?stream=true`.
 #[derive(Deserialize)]
 pub(super) struct PinLine {

@@ -6,6 +6,8 @@
 //! has a limit given by the caller, every body and line has a greatest size, and a daemon that is down is
 //! asked less often ([`QUICK_FAILURES`]). Nothing that Kubo answers is trusted to be what it should be.
 
+use super::dial::{Dialer, Target};
+use super::words::{self, name_of, quote, MAX_QUOTE};
 use crate::error::{Error, Kind, Result};
 use crate::runtime;
 use bytes::{Bytes, BytesMut};
@@ -14,17 +16,17 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header;
 use hyper::{Method, Request, Response, StatusCode};
-use libp2p::{multiaddr::Protocol, Multiaddr};
+use libp2p::Multiaddr;
 use serde::de::DeserializeOwned;
-use serde::Deserialize;
-use smol::io::{AsyncRead, AsyncWrite};
 use smol::lock::{Semaphore, SemaphoreGuardArc};
 use smol::Task;
 use smol_hyper::rt::FuturesIo;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// A proxy of pinfold that sees this header answers for a cluster above it (see `api::proxy::composite`); Kubo
+/// takes no notice.
+pub const COMPOSITE: &str = "x-pinfold-composite";
 /// Connections to the daemon at the same time; further calls wait in line.
 pub const MAX_CONNECTIONS: usize = 64;
 /// Idle connections that are kept for the next call.
@@ -33,41 +35,40 @@ pub const MAX_IDLE: usize = 8;
 const SETTLE_TIME: Duration = Duration::from_millis(100);
 /// An idle connection older than this is not used again: the daemon may be closing it.
 pub const IDLE_TIME: Duration = Duration::from_secs(20);
-/// A connection must be made within this time.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Failures to reach the daemon in a row after which calls are spread out.
 pub const QUICK_FAILURES: u32 = 10;
 /// Distance of calls while the daemon is down.
 pub const SLOW_CALLS: Duration = Duration::from_secs(1);
+/// How often a call that waits for its turn looks at whether the daemon is up again.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// A call that would have to wait longer than this for its turn fails at once.
 pub const LONGEST_QUEUE: Duration = Duration::from_secs(30);
 /// Largest answer that is read as one JSON value, bytes.
 pub const MAX_JSON: usize = 8 << 20;
 /// Longest line of a streamed answer, bytes.
 pub const MAX_LINE: usize = 256 << 10;
+/// Most lines of a streamed answer: several times the pins of the largest known repositories (50 million).
+pub const MAX_LINES: u64 = 1 << 28;
 /// Most bytes of an error answer that are read.
 pub const MAX_ERROR: usize = 64 << 10;
-/// Most characters of a daemon's own words in one of our sentences.
-const MAX_QUOTE: usize = 300;
 /// Largest head of an answer, and hyper's read buffer, bytes.
 const READ_BUFFER: usize = 64 << 10;
 /// Most header lines of an answer.
 const MAX_HEADERS: usize = 64;
 
-/// Where the daemon listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Address {
-    Tcp(String, u16),
-    Unix(PathBuf),
+/// One connection and the task that drives it; dropping it closes the socket.
+pub(super) struct Connection {
+    pub(super) sender: http1::SendRequest<Full<Bytes>>,
+    /// Where it leads.
+    pub(super) target: Target,
+    driver: Task<()>,
 }
 
-trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
-
-/// One connection and the task that drives it; dropping it closes the socket.
-struct Connection {
-    sender: http1::SendRequest<Full<Bytes>>,
-    _driver: Task<()>,
+impl Connection {
+    /// Returns when the daemon has closed it.
+    pub(super) async fn closed(&mut self) {
+        (&mut self.driver).await;
+    }
 }
 
 /// Failures in a row, and when the next call may go out.
@@ -79,11 +80,9 @@ struct Gate {
 
 /// The HTTP client of one daemon.
 pub(super) struct Client {
-    address: Address,
+    dialer: Dialer,
     /// As configured, for sentences.
     shown: String,
-    /// `Host` header.
-    authority: String,
     idle: Mutex<Vec<(Instant, Connection)>>,
     slots: Arc<Semaphore>,
     gate: Mutex<Gate>,
@@ -94,46 +93,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn address_of(node: &Multiaddr) -> Result<(Address, String)> {
-    let bad = |why: &str| {
-        Error::invalid(format!(
-            "ipfs_connector.ipfshttp.node_multiaddress: {node} {why}; \
-             use an address like /ip4/127.0.0.1/tcp/5001, /dns4/kubo/tcp/5001 or /unix/run/kubo.sock"
-        ))
-    };
-    let mut parts = node.iter();
-    let host = match parts.next() {
-        Some(Protocol::Ip4(ip)) => ip.to_string(),
-        Some(Protocol::Ip6(ip)) => ip.to_string(),
-        Some(Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name)) => name.to_string(),
-        Some(Protocol::Unix(path)) => {
-            let path = PathBuf::from(format!("/{}", path.trim_start_matches('/')));
-            return Ok((Address::Unix(path), "localhost".into()));
-        }
-        _ => return Err(bad("does not begin with an IP address, a name or a socket")),
-    };
-    let Some(Protocol::Tcp(port)) = parts.next() else {
-        return Err(bad("has no TCP port"));
-    };
-    match parts.next() {
-        None | Some(Protocol::Http) => {}
-        Some(Protocol::Https) => return Err(bad("asks for https, which this connector does not speak")),
-        Some(_) => return Err(bad("continues after the port")),
-    }
-    let authority = match host.contains(':') {
-        true => format!("[{host}]:{port}"),
-        false => format!("{host}:{port}"),
-    };
-    Ok((Address::Tcp(host, port), authority))
-}
-
 impl Client {
-    pub(super) fn new(node: &Multiaddr) -> Result<Arc<Client>> {
-        let (address, authority) = address_of(node)?;
+    pub(super) fn new(nodes: &[Multiaddr]) -> Result<Arc<Client>> {
+        let dialer = Dialer::new("ipfs_connector.ipfshttp.node_multiaddress", nodes, false)?;
         Ok(Arc::new(Client {
-            address,
-            shown: node.to_string(),
-            authority,
+            shown: dialer.shown(),
+            dialer,
             idle: Mutex::default(),
             slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             gate: Mutex::default(),
@@ -165,8 +130,25 @@ impl Client {
         limit: Duration,
     ) -> Result<Reply> {
         self.wait_for_turn().await?;
+        self.send(path, body, limit, true).await
+    }
+
+    /// The same for a pin, which may take for ever: it does not count among [`MAX_CONNECTIONS`], or pins that nobody
+    /// has would keep every other call waiting. Whoever calls bounds their number.
+    pub(super) async fn call_long(self: &Arc<Self>, path: &str, limit: Duration) -> Result<Reply> {
+        self.wait_for_turn().await?;
+        self.send(path, None, limit, false).await
+    }
+
+    async fn send(
+        self: &Arc<Self>,
+        path: &str,
+        body: Option<(String, Bytes)>,
+        limit: Duration,
+        counts: bool,
+    ) -> Result<Reply> {
         let work = async {
-            let slot = self.slots.clone().acquire_arc().await;
+            let slot = if counts { Some(self.slots.clone().acquire_arc().await) } else { None };
             let (response, connection) = self.exchange(path, body.as_ref()).await?;
             Ok::<_, Error>(Reply {
                 client: self.clone(),
@@ -183,7 +165,7 @@ impl Client {
         .await;
         match answered {
             Some(Ok(reply)) => {
-                *lock(&self.gate) = Gate::default();
+                self.is_up();
                 reply.checked(limit).await
             }
             Some(Err(error)) => {
@@ -193,11 +175,20 @@ impl Client {
                 }
                 Err(error)
             }
-            None => Err(self.silent(path, limit)),
+            None => {
+                // Silence counts against an address as much as a refusal: another one may still answer.
+                self.dialer.blame(self.dialer.current());
+                Err(self.silent(path, limit))
+            }
         }
     }
 
-    fn silent(&self, path: &str, limit: Duration) -> Error {
+    /// The daemon answers: nobody needs to hold back any more.
+    pub(super) fn is_up(&self) {
+        *lock(&self.gate) = Gate::default();
+    }
+
+    pub(super) fn silent(&self, path: &str, limit: Duration) -> Error {
         Error::timeout(format!(
             "the IPFS daemon at {} did not answer {} within {limit:?}",
             self.shown,
@@ -224,8 +215,14 @@ impl Client {
             gate.next = Some(at + SLOW_CALLS);
             at
         };
-        runtime::sleep(at.saturating_duration_since(now)).await;
-        Ok(())
+        loop {
+            let left = at.saturating_duration_since(Instant::now());
+            // Also as soon as somebody else has got through.
+            if left.is_zero() || lock(&self.gate).failures <= QUICK_FAILURES {
+                return Ok(());
+            }
+            runtime::sleep(left.min(LOOK_AGAIN)).await;
+        }
     }
 
     async fn exchange(
@@ -239,24 +236,30 @@ impl Client {
             Some(connection) => connection,
             None => self.connect().await?,
         };
-        match connection.sender.send_request(self.request(path, body)?).await {
+        match connection.sender.send_request(self.request(&connection.target, path, body)?).await {
             Ok(response) => Ok((response, connection)),
             // The daemon closed an idle connection just now. All calls may be repeated without harm.
             Err(error) if reused => {
                 log::trace!(target: "ipfshttp", "a kept connection was closed: {error}");
                 let mut connection = self.connect().await?;
-                let sent = connection.sender.send_request(self.request(path, body)?).await;
+                let sent = connection.sender.send_request(self.request(&connection.target, path, body)?).await;
                 sent.map(|response| (response, connection)).map_err(|e| self.broken(path, &e))
             }
             Err(error) => Err(self.broken(path, &error)),
         }
     }
 
-    fn request(&self, path: &str, body: Option<&(String, Bytes)>) -> Result<Request<Full<Bytes>>> {
+    fn request(
+        &self,
+        target: &Target,
+        path: &str,
+        body: Option<&(String, Bytes)>,
+    ) -> Result<Request<Full<Bytes>>> {
         let mut request = Request::builder()
             .method(Method::POST)
             .uri(format!("/api/v0/{path}"))
-            .header(header::HOST, &self.authority)
+            .header(header::HOST, &target.authority)
+            .header(COMPOSITE, "1")
             .header(header::USER_AGENT, concat!("pinfold/", env!("CARGO_PKG_VERSION")));
         let mut bytes = Bytes::new();
         if let Some((kind, body)) = body {
@@ -268,7 +271,7 @@ impl Client {
             .map_err(|e| Error::invalid(format!("cannot ask the IPFS daemon for {path:?}: {e}")))
     }
 
-    fn broken(&self, path: &str, error: &hyper::Error) -> Error {
+    pub(super) fn broken(&self, path: &str, error: &hyper::Error) -> Error {
         let why = match error.is_parse() {
             true => format!("it answers something that is not HTTP ({error}); is this Kubo's RPC API?"),
             false => format!("{}; is it running?", cause(error)),
@@ -280,36 +283,8 @@ impl Client {
         ))
     }
 
-    async fn connect(&self) -> Result<Connection> {
-        let connect = async {
-            let socket: Box<dyn Socket> = match &self.address {
-                Address::Tcp(host, port) => {
-                    let stream = smol::net::TcpStream::connect((host.as_str(), *port)).await?;
-                    // Requests are small and wait for their answer.
-                    stream.set_nodelay(true)?;
-                    Box::new(stream)
-                }
-                Address::Unix(path) => Box::new(smol::net::unix::UnixStream::connect(path).await?),
-            };
-            std::io::Result::Ok(socket)
-        };
-        let slow = async {
-            runtime::sleep(CONNECT_TIMEOUT).await;
-            Err(std::io::Error::new(
-                std::io::ErrorKind::TimedOut,
-                format!("no connection within {CONNECT_TIMEOUT:?}"),
-            ))
-        };
-        let socket = smol::future::or(connect, slow).await.map_err(|error| {
-            let why = match error.kind() {
-                std::io::ErrorKind::ConnectionRefused => "connection refused".to_string(),
-                _ => error.to_string(),
-            };
-            Error::unavailable(format!(
-                "the IPFS daemon at {} does not answer: {why}; is it running?",
-                self.shown
-            ))
-        })?;
+    pub(super) async fn connect(&self) -> Result<Connection> {
+        let (socket, target) = self.dialer.connect().await?;
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(READ_BUFFER)
             .max_headers(MAX_HEADERS)
@@ -320,7 +295,7 @@ impl Client {
             // Its errors reach the call through the answer.
             let _ = connection.await;
         });
-        Ok(Connection { sender, _driver: driver })
+        Ok(Connection { sender, target: target.clone(), driver })
     }
 
     /// A kept connection that takes a request. One that was put back a moment ago may still have to see the end of
@@ -350,11 +325,6 @@ impl Client {
     }
 }
 
-/// The command in a path, for sentences: `pin/add?arg=…` is `pin/add`.
-fn name_of(path: &str) -> &str {
-    path.split('?').next().unwrap_or(path)
-}
-
 /// The innermost reason of an error.
 fn cause(error: &hyper::Error) -> String {
     let mut inner: &dyn std::error::Error = error;
@@ -364,42 +334,13 @@ fn cause(error: &hyper::Error) -> String {
     inner.to_string()
 }
 
-/// A daemon's own words, shortened and without anything that does not belong on one line.
-fn quote(text: &str) -> String {
-    let mut quoted: String =
-        text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_QUOTE).collect();
-    if quoted.is_empty() {
-        quoted.push_str("(no message)");
-    }
-    quoted
-}
-
-/// Kubo's error answer.
-#[derive(Deserialize)]
-struct Refusal {
-    #[serde(rename = "Message")]
-    message: String,
-}
-
-/// The error for a daemon's words, its kind told by them as far as they tell.
-fn refusal(path: &str, status: u16, words: &str) -> Error {
-    let text = format!("IPFS error ({path}). Code: {status}. Message: {}", quote(words));
-    if words.contains("deadline exceeded") {
-        Error::timeout(text)
-    } else if words.contains("no link named") || words.contains("not found locally") {
-        Error::not_found(text)
-    } else {
-        Error::ipfs(text)
-    }
-}
-
 /// An answer whose head has come and is 200.
 pub(super) struct Reply {
     client: Arc<Client>,
     path: String,
     response: Response<Incoming>,
     connection: Connection,
-    _slot: SemaphoreGuardArc,
+    _slot: Option<SemaphoreGuardArc>,
 }
 
 impl Reply {
@@ -408,22 +349,16 @@ impl Reply {
         if status == StatusCode::OK {
             return Ok(self);
         }
-        let path = self.path.clone();
+        let (path, shown) = (self.path.clone(), self.client.shown.clone());
+        let location = self.response.headers().get(header::LOCATION);
+        let location = location.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         let text = match self.bytes(MAX_ERROR, limit).await {
             Ok(bytes) => bytes,
             Err(error) => {
                 return Err(error.context(format!("IPFS error ({path}). Code: {}", status.as_u16())))
             }
         };
-        if let Ok(Refusal { message }) = serde_json::from_slice(&text) {
-            return Err(refusal(&path, status.as_u16(), &message));
-        }
-        let words = String::from_utf8_lossy(&text);
-        Err(Error::ipfs(format!(
-            "IPFS error ({path}). Code: {}. Message: {}; is this Kubo's RPC API?",
-            status.as_u16(),
-            quote(&words)
-        )))
+        Err(words::refused(&shown, &path, status, location.as_deref(), &text))
     }
 
     /// The next piece of the body, within `limit`; `None` at its good end. An error that Kubo reports
@@ -446,7 +381,7 @@ impl Reply {
                         if let Ok(trailers) = frame.into_trailers() {
                             if let Some(words) = trailers.get("x-stream-error") {
                                 let words = String::from_utf8_lossy(words.as_bytes());
-                                return Err(refusal(&self.path, 200, &words));
+                                return Err(words::refusal(&self.client.shown, &self.path, 200, &words));
                             }
                         }
                     }
@@ -461,7 +396,7 @@ impl Reply {
         client.put_back(connection);
     }
 
-    /// The whole body, at most `max` bytes.
+    /// The whole body, at most `max` bytes; the connection goes back to the pool.
     pub(super) async fn bytes(mut self, max: usize, limit: Duration) -> Result<Bytes> {
         let deadline = Instant::now() + limit;
         let mut all = BytesMut::new();
@@ -488,12 +423,17 @@ impl Reply {
 
     /// The body as one JSON value per line.
     pub(super) fn lines(self) -> Lines {
-        Lines { reply: Some(self), buffer: BytesMut::new(), scanned: 0 }
+        Lines { reply: Some(self), buffer: BytesMut::new(), scanned: 0, left: MAX_LINES }
     }
 }
 
 impl Client {
-    fn nonsense(&self, path: &str, bytes: &[u8], error: &serde_json::Error) -> Error {
+    /// The error for an answer that is not 200.
+    pub(super) fn refused(&self, path: &str, status: StatusCode, body: &[u8]) -> Error {
+        words::refused(&self.shown, path, status, None, body)
+    }
+
+    pub(super) fn nonsense(&self, path: &str, bytes: &[u8], error: &serde_json::Error) -> Error {
         let start = &bytes[..bytes.len().min(MAX_QUOTE)];
         Error::ipfs(format!(
             "the IPFS daemon at {} answers {} with something that is not understood ({error}): {}; \
@@ -512,6 +452,8 @@ pub(super) struct Lines {
     buffer: BytesMut,
     /// Bytes of the buffer that hold no line end.
     scanned: usize,
+    /// Lines that may still come.
+    left: u64,
 }
 
 impl Lines {
@@ -520,6 +462,10 @@ impl Lines {
         let deadline = Instant::now() + limit;
         loop {
             if let Some(line) = self.line() {
+                self.left = match self.left.checked_sub(1) {
+                    Some(left) => left,
+                    None => return Err(self.endless()),
+                };
                 if line.iter().all(u8::is_ascii_whitespace) {
                     continue;
                 }
@@ -551,6 +497,21 @@ impl Lines {
                 }
             }
         }
+    }
+
+    /// Takes at most so many more lines, the empty ones too.
+    pub(super) fn at_most(mut self, lines: u64) -> Self {
+        self.left = lines;
+        self
+    }
+
+    /// The error for an answer that goes on and on.
+    pub(super) fn endless(&self) -> Error {
+        let (shown, path) = self.reply.as_ref().map_or(("?", "?"), |r| (r.client.shown.as_str(), r.path.as_str()));
+        Error::ipfs(format!(
+            "the IPFS daemon at {shown} does not stop answering {}; is this Kubo's RPC API?",
+            name_of(path)
+        ))
     }
 
     fn line(&mut self) -> Option<Bytes> {
@@ -595,35 +556,8 @@ mod unit {
     use super::*;
 
     #[test]
-    fn addresses_are_read_or_refused_with_the_fix() {
-        let read = |text: &str| address_of(&text.parse().expect(text));
-        let (address, authority) = read("/ip4/127.0.0.1/tcp/5001").expect("ip4");
-        assert_eq!((address, authority), (Address::Tcp("127.0.0.1".into(), 5001), "127.0.0.1:5001".into()));
-        assert_eq!(read("/ip6/::1/tcp/5001").expect("ip6").1, "[::1]:5001");
-        assert_eq!(read("/dns4/kubo/tcp/80/http").expect("dns").1, "kubo:80");
-        let (address, _) =
-            read("/unix/run%2Fkubo.sock").or_else(|_| read("/unix//run/kubo.sock")).expect("unix");
-        assert!(matches!(address, Address::Unix(_)));
-        for bad in ["/ip4/127.0.0.1", "/ip4/127.0.0.1/udp/5001", "/ip4/1.2.3.4/tcp/1/https", "/tcp/5001"] {
-            let error = read(bad).expect_err(bad);
-            assert_eq!(error.kind(), crate::Kind::Invalid);
-            assert!(
-                error.message().contains("node_multiaddress") && error.message().contains(bad),
-                "{error}"
-            );
-        }
-    }
-
-    #[test]
     fn values_cannot_leave_their_place_in_a_query() {
         assert_eq!(arg("arg", "/ipfs/Qm/a b&c=d#e?%\n"), "arg=/ipfs/Qm/a%20b%26c%3Dd%23e%3F%25%0A");
         assert_eq!(arg("arg", "ü"), "arg=%C3%BC");
-    }
-
-    #[test]
-    fn a_quote_is_one_short_line() {
-        assert_eq!(quote("  a\r\nb\t "), "a  b");
-        assert_eq!(quote(&"x".repeat(10_000)).len(), MAX_QUOTE);
-        assert_eq!(quote("\n"), "(no message)");
     }
 }

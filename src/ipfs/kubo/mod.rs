@@ -8,41 +8,61 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `http` | connections, limits, back-off, the daemon's errors as sentences |
+//! | `dial` | addresses, and which of several is asked |
+//! | `http` | connections, limits, back-off |
+//! | `words` | the daemon's refusals as sentences |
+//! | `watch` | whether the daemon is still the one that it was |
 //! | `answers` | the shapes of Kubo's answers |
 //! | `upload` | blocks as multipart bodies |
 
 mod answers;
+pub(crate) mod dial;
 mod http;
 mod upload;
+mod watch;
+mod words;
 
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
 mod tests;
 
+use crate::clock::format_duration;
 use crate::error::{Error, Kind, Result};
 use crate::ipfs::unixfs::{self, hash, BlockGetter};
-use crate::ipfs::{Block, DirEntry, Ipfs, IpfsId, IpfsPin, PinRequest, Progress, RepoStat};
+use crate::ipfs::{Block, DirEntry, Ipfs, IpfsId, IpfsPin, PinRequest, Progress, RepoStat, Run};
 use crate::runtime;
 use crate::state::PinMode;
-use answers::{ConfigAnswer, GcLine, IdAnswer, PeersAnswer, PinAddLine, PinLine, ResolveAnswer, StatAnswer};
+use answers::{
+    ConfigAnswer, ConnectAnswer, GcLine, IdAnswer, PeersAnswer, PinAddLine, PinLine, PinsAnswer, ResolveAnswer, StatAnswer,
+};
 use async_trait::async_trait;
 use bytes::Bytes;
 use cid::Cid;
 use futures::stream::{self, BoxStream, StreamExt};
+pub(crate) use http::COMPOSITE;
 use http::{arg, Client, Lines};
 use libp2p::{Multiaddr, PeerId};
 use serde::de::DeserializeOwned;
+use smol::lock::Semaphore;
 use smol::Task;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use watch::Watch;
 
 /// Origins of a pin that are connected to; more are ignored.
 pub const MAX_PROVIDERS: usize = 10;
 /// Connecting to one origin may take this long; the pin goes on meanwhile.
 pub const PROVIDER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Origins that are connected to at the same time, over all pins: dead ones must not take the connections of others.
+const PROVIDERS_AT_ONCE: usize = 8;
+/// Lines without progress that a pin may bring, and …
+const IDLE_LINES: u64 = 10_000;
+/// … so many more for each second of it: Kubo sends two.
+const IDLE_LINES_PER_SECOND: u64 = 100;
+/// Lines of an answer about one CID: one is right.
+const FEW_LINES: u64 = 16;
 /// Largest block that is read from the daemon, bytes.
 pub const MAX_BLOCK: usize = 4 << 20;
 
@@ -51,6 +71,8 @@ pub const MAX_BLOCK: usize = 4 << 20;
 pub struct KuboConfig {
     /// `/ip4/…/tcp/…`, `/ip6/…`, `/dns4/…/tcp/…` or `/unix/…` of its RPC API.
     pub node: Multiaddr,
+    /// Further addresses of the same daemon (proxies of a lower cluster), for when that one does not answer.
+    pub alternatives: Vec<Multiaddr>,
     /// Speak https: not supported, and said so by [`Kubo::new`].
     pub https: bool,
     /// Ordinary calls; for a streamed answer the pause between two pieces.
@@ -61,6 +83,8 @@ pub struct KuboConfig {
     pub unpin_timeout: Duration,
     /// Collecting garbage: the pause between two removed blocks.
     pub repogc_timeout: Duration,
+    /// Refuse to unpin anything.
+    pub unpin_disable: bool,
 }
 
 impl Default for KuboConfig {
@@ -70,11 +94,13 @@ impl Default for KuboConfig {
             node: Multiaddr::empty()
                 .with(libp2p::multiaddr::Protocol::Ip4(std::net::Ipv4Addr::LOCALHOST))
                 .with(libp2p::multiaddr::Protocol::Tcp(5001)),
+            alternatives: Vec::new(),
             https: false,
             request_timeout: Duration::from_secs(5 * 60),
             pin_timeout: Duration::from_secs(2 * 60),
             unpin_timeout: Duration::from_secs(3 * 60 * 60),
             repogc_timeout: Duration::from_secs(24 * 60 * 60),
+            unpin_disable: false,
         }
     }
 }
@@ -84,6 +110,9 @@ impl Default for KuboConfig {
 pub struct Kubo {
     client: Arc<Client>,
     config: KuboConfig,
+    watch: Arc<Watch>,
+    /// See [`PROVIDERS_AT_ONCE`].
+    dials: Arc<Semaphore>,
 }
 
 impl Kubo {
@@ -98,7 +127,13 @@ impl Kubo {
                  use its plain address on the same machine, or a TLS tunnel in front of it",
             ));
         }
-        Ok(Kubo { client: Client::new(&config.node)?, config })
+        let nodes: Vec<Multiaddr> = [&config.node].into_iter().chain(&config.alternatives).cloned().collect();
+        Ok(Kubo {
+            client: Client::new(&nodes)?,
+            config,
+            watch: Arc::default(),
+            dials: Arc::new(Semaphore::new(PROVIDERS_AT_ONCE)),
+        })
     }
 
     /// One call, one JSON value, within `limit` in all.
@@ -108,20 +143,14 @@ impl Kubo {
         reply.json(deadline.saturating_duration_since(Instant::now())).await
     }
 
-    /// One call whose answer does not matter beyond its success.
-    async fn tell(&self, path: &str, limit: Duration) -> Result<()> {
-        let deadline = Instant::now() + limit;
-        let reply = self.client.call(path, limit).await?;
-        reply.bytes(http::MAX_JSON, deadline.saturating_duration_since(Instant::now())).await?;
-        Ok(())
-    }
-
     async fn is_pinned(&self, cid: &Cid, kind: &str) -> Result<bool> {
         let path = format!("pin/ls?{}&type={kind}&stream=true", arg("arg", &cid.to_string()));
         let listed = async {
-            let mut lines = self.client.call(&path, self.config.request_timeout).await?.lines();
+            let deadline = Instant::now() + self.config.request_timeout;
+            let left = || deadline.saturating_duration_since(Instant::now());
+            let mut lines = self.client.call(&path, left()).await?.lines().at_most(FEW_LINES);
             let mut found = false;
-            while let Some(line) = lines.next::<PinLine>(self.config.request_timeout).await? {
+            while let Some(line) = lines.next::<PinLine>(left()).await? {
                 found |= line.cid()? == *cid && line.kind.starts_with(kind);
             }
             Ok::<_, Error>(found)
@@ -137,8 +166,8 @@ impl Kubo {
         let connect = |address: &Multiaddr| {
             let (kubo, address) = (self.clone(), address.clone());
             runtime::spawn(async move {
-                let path = format!("swarm/connect?{}", arg("arg", &address.to_string()));
-                if let Err(error) = kubo.tell(&path, PROVIDER_TIMEOUT).await {
+                let _turn = kubo.dials.acquire().await;
+                if let Err(error) = kubo.connect(&address, PROVIDER_TIMEOUT).await {
                     log::debug!(target: "ipfshttp", "cannot connect to the origin {address}: {error}");
                 }
             })
@@ -146,15 +175,22 @@ impl Kubo {
         providers.iter().take(MAX_PROVIDERS).map(connect).collect()
     }
 
+    async fn connect(&self, address: &Multiaddr, limit: Duration) -> Result<()> {
+        let path = format!("swarm/connect?{}", arg("arg", &address.to_string()));
+        self.ask::<ConnectAnswer>(&path, limit).await.map(drop)
+    }
+
     /// Pins by the difference to `from`, when the daemon has that one. False when it must be done in full.
     async fn pin_update(&self, from: &Cid, to: &Cid) -> Result<bool> {
         if !self.is_pinned(from, "recursive").await? {
             return Ok(false);
         }
-        let (from, to) = (arg("arg", &from.to_string()), arg("arg", &to.to_string()));
+        let path =
+            format!("pin/update?{}&{}&unpin=false", arg("arg", &from.to_string()), arg("arg", &to.to_string()));
         // Kubo reports no progress here, so that the limit is one for all; if it is too short, the
         // full way that follows finds everything that has come already.
-        match self.tell(&format!("pin/update?{from}&{to}&unpin=false"), self.config.pin_timeout).await {
+        let updated = self.ask::<PinsAnswer>(&path, self.config.pin_timeout).await;
+        match updated.and_then(|answer| answer.must_name(to)) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == Kind::Unavailable => Err(error),
             Err(error) => {
@@ -166,31 +202,28 @@ impl Kubo {
 
     async fn pin_add(&self, cid: &Cid, mode: PinMode, progress: &Progress) -> Result<()> {
         let limit = self.config.pin_timeout;
-        let stuck = || {
-            Error::timeout(format!(
-                "pinning {cid} made no progress for {limit:?}: \
-                 no reachable IPFS peer seems to have all of it (ipfs_connector.ipfshttp.pin_timeout)"
-            ))
-        };
+        let (mut blocks, mut bytes, mut pinned) = (0, 0, false);
         let recursive = mode == PinMode::Recursive;
         let path = format!("pin/add?{}&recursive={recursive}&progress=true", arg("arg", &cid.to_string()));
-        let mut deadline = Instant::now() + limit;
-        let as_stuck = |error: Error| match error.kind() {
-            Kind::Timeout => stuck(),
-            _ => error,
-        };
-        let mut lines = self.client.call(&path, limit).await.map_err(as_stuck)?.lines();
-        let (mut blocks, mut bytes, mut pinned) = (0, 0, false);
+        let mut moved = Instant::now();
+        let mut idle = 0;
+        let called = self.client.call_long(&path, limit).await;
+        let mut lines = called.map_err(|error| stuck(cid, 0, limit, error))?.lines();
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = limit.saturating_sub(moved.elapsed());
             if left.is_zero() {
-                return Err(stuck());
+                return Err(stuck(cid, blocks, limit, Error::timeout("")));
             }
-            let Some(line) = lines.next::<PinAddLine>(left).await.map_err(as_stuck)? else { break };
+            let line = lines.next::<PinAddLine>(left).await.map_err(|error| stuck(cid, blocks, limit, error))?;
+            let Some(line) = line else { break };
             if line.progress > blocks || line.bytes > bytes {
                 (blocks, bytes) = (line.progress.max(blocks), line.bytes.max(bytes));
-                deadline = Instant::now() + limit;
+                (moved, idle) = (Instant::now(), 0);
                 progress(blocks);
+            }
+            idle += 1;
+            if idle > IDLE_LINES + IDLE_LINES_PER_SECOND * moved.elapsed().as_secs() {
+                return Err(lines.endless());
             }
             pinned |= line.names(cid);
         }
@@ -214,6 +247,22 @@ impl Kubo {
 
     fn getter(&self) -> Arc<dyn BlockGetter> {
         Arc::new(self.clone())
+    }
+}
+
+/// A pin that ran out of time, as a sentence that tells whether anything came; any other error as it is.
+fn stuck(cid: &Cid, blocks: u64, limit: Duration, error: Error) -> Error {
+    let limit = format_duration(limit);
+    match (error.kind(), blocks) {
+        (Kind::Timeout, 0) => Error::timeout(format!(
+            "no provider found: no progress for {limit} (ipfs_connector.ipfshttp.pin_timeout), not one block of {cid} \
+             came. Nobody whom the IPFS daemon can reach seems to have it: start or connect a node that does"
+        )),
+        (Kind::Timeout, blocks) => Error::timeout(format!(
+            "no progress for {limit} (ipfs_connector.ipfshttp.pin_timeout) after {blocks} blocks of {cid}: whoever has \
+             the others went away, or nobody has all of it. What came is kept, the next attempt goes on from there"
+        )),
+        _ => error,
     }
 }
 
@@ -251,6 +300,14 @@ impl Ipfs for Kubo {
         self.ask::<IdAnswer>("id", self.config.request_timeout).await?.into_id()
     }
 
+    async fn current_run(&self) -> Result<Run> {
+        self.watch.current_run(&self.client).await
+    }
+
+    async fn run_over(&self) {
+        self.watch.run_over(&self.client).await;
+    }
+
     async fn pin(&self, request: PinRequest, progress: Progress) -> Result<()> {
         // Not asked first whether it is pinned: Kubo answers at once when it is, and a question less per pin counts
         // when there are a hundred thousand.
@@ -275,10 +332,22 @@ impl Ipfs for Kubo {
     }
 
     async fn unpin(&self, cid: &Cid) -> Result<()> {
+        if self.config.unpin_disable {
+            return Err(Error::forbidden(
+                "unpinning is disallowed on this peer (ipfs_connector.ipfshttp.unpin_disable)",
+            ));
+        }
         let path = format!("pin/rm?{}", arg("arg", &cid.to_string()));
-        match self.tell(&path, self.config.unpin_timeout).await {
+        let unpinned = self.ask::<PinsAnswer>(&path, self.config.unpin_timeout).await;
+        match unpinned.and_then(|answer| answer.must_name(cid)) {
             // "not pinned or pinned indirectly", "is not pinned", …
-            Err(error) if error.kind() == Kind::Ipfs && error.message().contains("not pinned") => Ok(()),
+            // … and what ipfs-cluster's proxy and ours say for a lower cluster.
+            Err(error)
+                if error.kind() == Kind::Ipfs
+                    && ["not pinned", "not part of the pinset"].iter().any(|w| error.message().contains(w)) =>
+            {
+                Ok(())
+            }
             other => other,
         }
     }
@@ -331,6 +400,7 @@ impl Ipfs for Kubo {
                 }
             }
             // The end of the answer is where a late error would stand.
+            let mut lines = lines.at_most(FEW_LINES);
             while lines.next::<answers::BlockLine>(limit).await?.is_some() {}
         }
         Ok(())
@@ -369,8 +439,7 @@ impl Ipfs for Kubo {
     }
 
     async fn swarm_connect(&self, address: &Multiaddr) -> Result<()> {
-        let path = format!("swarm/connect?{}", arg("arg", &address.to_string()));
-        self.tell(&path, self.config.request_timeout).await
+        self.connect(address, self.config.request_timeout).await
     }
 
     async fn resolve(&self, path: &str) -> Result<Cid> {

@@ -1,4 +1,4 @@
-//! Trust for the command line's HTTPS: the machine's own certificates, or none asked for.
+//! Trust for HTTPS as a client (the command line, a daemon behind TLS): the machine's own certificates, or none asked for.
 //!
 //! A board's certificate is often signed by a home-made authority that was added to the machine's
 //! bundle, so that bundle decides. `$SSL_CERT_FILE` names another.
@@ -25,7 +25,7 @@ const BUNDLES: [&str; 5] = [
 ];
 
 /// The certificates this machine trusts; `None` when it keeps none.
-pub(super) fn system_roots() -> Option<Vec<CertificateDer<'static>>> {
+pub(crate) fn system_roots() -> Option<Vec<CertificateDer<'static>>> {
     let named = std::env::var_os("SSL_CERT_FILE").map(std::path::PathBuf::from);
     let file = named.into_iter().chain(BUNDLES.iter().map(Into::into)).find(|f| f.is_file())?;
     let roots: Vec<_> = CertificateDer::pem_file_iter(file).ok()?.filter_map(Result::ok).collect();
@@ -33,7 +33,7 @@ pub(super) fn system_roots() -> Option<Vec<CertificateDer<'static>>> {
 }
 
 /// A TLS configuration that verifies, or not.
-pub(super) fn config(verify: bool) -> Result<ClientConfig, String> {
+pub(crate) fn config(verify: bool) -> Result<ClientConfig, String> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()

@@ -1,0 +1,267 @@
+//! What is not intercepted goes to the IPFS daemon as it came, and its answer comes back as it was given.
+//!
+//! Both directions are streams with back-pressure: a request's body is read as fast as the daemon takes it, an
+//! answer as fast as the client does, and nothing but one buffer per direction is ever held. The connection to the
+//! daemon belongs to one exchange at a time. Dropping the answer half-way (the client went) closes it, which
+//! is how the daemon learns that nobody waits any more; an upload that breaks off breaks off there too, so
+//! that half a file never passes for a whole one. An answer read to its end gives its connection back for the
+//! next.
+//!
+//! Hop-by-hop headers are this connection's own affair and stay behind, with one exception: `Trailer`
+//! announces the `X-Stream-Error` that follows the body, and both are passed on. How long the daemon may think is
+//! the client's decision (`pubsub sub`, or `cat` of something nobody has yet, may take hours): there is no limit
+//! here but the client's own patience and the keep-alive of the connection.
+//!
+//! It must never: hold a body, send a request twice that may have been acted upon, or take the daemon's silence
+//! for an answer.
+
+use crate::api::http::{streamed, Request, Response, ResponseBody};
+use crate::error::{Error, Result};
+use crate::ipfs::kubo::dial::{Dialer, Target};
+use crate::runtime;
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+use hyper::client::conn::http1;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::Uri;
+use smol::Task;
+use smol_hyper::rt::FuturesIo;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+/// Idle connections that are kept for the next request.
+const MAX_IDLE: usize = 16;
+/// An idle connection older than this is not used again: the daemon may be closing it.
+const IDLE_TIME: Duration = Duration::from_secs(20);
+/// How long a kept connection may take to see the end of its last exchange.
+const SETTLE_TIME: Duration = Duration::from_millis(100);
+/// Buffer per direction, and the largest head of an answer, bytes.
+const BUFFER: usize = 64 << 10;
+/// Most header lines of an answer.
+const MAX_HEADERS: usize = 128;
+
+/// Headers that belong to one connection, not to the message (RFC 9110 7.6.1). `Expect` was answered by our
+/// own server, `Host` is the next hop's.
+const HOP_BY_HOP: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+    "expect",
+];
+
+/// One connection to the daemon and the task that drives it; dropping it closes the socket.
+struct Connection {
+    sender: http1::SendRequest<ResponseBody>,
+    target: Target,
+    _driver: Task<()>,
+}
+
+/// The IPFS daemon behind the proxy.
+pub(super) struct Forward {
+    dialer: Dialer,
+    idle: Arc<Mutex<Vec<(Instant, Connection)>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A list that every operation leaves whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Forward {
+    /// The daemon at these addresses.
+    pub(super) fn new(dialer: Dialer) -> Self {
+        Forward { dialer, idle: Arc::default() }
+    }
+
+    /// Passes a request on, and its answer back.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Unavailable`] when the daemon cannot be reached or breaks off before its answer began.
+    pub(super) async fn forward(&self, request: Request) -> Result<Response> {
+        let (mut parts, body) = request.into_parts();
+        remove_hop_by_hop(&mut parts.headers);
+        let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+        let body = match body.is_empty() {
+            true => crate::api::http::empty(),
+            false => streamed(body, length),
+        };
+        let mut onward = hyper::Request::new(body);
+        *onward.method_mut() = parts.method;
+        *onward.uri_mut() = origin_form(&parts.uri)?;
+        *onward.headers_mut() = parts.headers;
+        self.ask(onward).await
+    }
+
+    /// Sends one request to the daemon; the answer's body streams.
+    ///
+    /// # Errors
+    /// As [`Forward::forward`].
+    pub(super) async fn ask(&self, mut request: hyper::Request<ResponseBody>) -> Result<Response> {
+        let path = request.uri().path().to_owned();
+        if let Some(mut kept) = self.checkout().await {
+            address(&mut request, &kept.target)?;
+            match kept.sender.try_send_request(request).await {
+                Ok(response) => return Ok(self.passed_back(response, kept)),
+                // The daemon closed it just now. Only a request that never left may go out again.
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(broken(&kept.target, &path, error.error())),
+                },
+            }
+        }
+        let mut fresh = self.connect().await?;
+        address(&mut request, &fresh.target)?;
+        match fresh.sender.send_request(request).await {
+            Ok(response) => Ok(self.passed_back(response, fresh)),
+            Err(error) => Err(broken(&fresh.target, &path, &error)),
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection> {
+        let (socket, target) = self.dialer.connect().await?;
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(BUFFER)
+            .max_headers(MAX_HEADERS)
+            .title_case_headers(true)
+            .handshake(FuturesIo::new(socket))
+            .await
+            .map_err(|e| broken(target, "the handshake", &e))?;
+        let driver = runtime::spawn(async move {
+            // Its errors reach whoever waits for the answer.
+            let _ = connection.await;
+        });
+        Ok(Connection { sender, target: target.clone(), _driver: driver })
+    }
+
+    /// A kept connection that takes a request.
+    async fn checkout(&self) -> Option<Connection> {
+        loop {
+            let (since, mut connection) = lock(&self.idle).pop()?;
+            if since.elapsed() >= IDLE_TIME || connection.sender.is_closed() {
+                continue;
+            }
+            let ready = smol::future::or(async { connection.sender.ready().await.is_ok() }, async {
+                runtime::sleep(SETTLE_TIME).await;
+                false
+            });
+            if ready.await {
+                return Some(connection);
+            }
+        }
+    }
+
+    fn passed_back(&self, response: hyper::Response<Incoming>, connection: Connection) -> Response {
+        let (mut parts, incoming) = response.into_parts();
+        remove_hop_by_hop(&mut parts.headers);
+        let idle = self.idle.clone();
+        let body = Answer { incoming, ended: false, connection: Some(connection), idle };
+        hyper::Response::from_parts(parts, body.boxed_unsync())
+    }
+}
+
+/// The path and query of a request, whatever form its target came in.
+fn origin_form(uri: &Uri) -> Result<Uri> {
+    let path = uri.path_and_query().map_or("/", |p| p.as_str());
+    path.parse().map_err(|e| Error::invalid(format!("the request's path {path:?} cannot be passed on: {e}")))
+}
+
+/// Says whom the request is for.
+fn address(request: &mut hyper::Request<ResponseBody>, target: &Target) -> Result<()> {
+    let host = HeaderValue::from_str(&target.authority)
+        .map_err(|e| Error::invalid(format!("{} cannot be a Host header: {e}", target.shown)))?;
+    request.headers_mut().insert(header::HOST, host);
+    Ok(())
+}
+
+/// Takes out what concerned only the connection a message came on.
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+        // What says how long the body is cannot be made to disappear by naming it.
+        .filter(|name| *name != header::CONTENT_LENGTH)
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+fn broken(target: &Target, what: &str, error: &hyper::Error) -> Error {
+    let mut inner: &dyn std::error::Error = error;
+    while let Some(next) = inner.source() {
+        inner = next;
+    }
+    let why = match error.is_parse() {
+        true => format!("it answers something that is not HTTP ({error}); is this Kubo's RPC API?"),
+        false => format!("{inner}; is it running?"),
+    };
+    Error::unavailable(format!("the IPFS daemon at {} broke the connection during {what}: {why}", target.shown))
+}
+
+/// The daemon's body on its way to the client; gives the connection back when it was read to its end.
+struct Answer {
+    incoming: Incoming,
+    ended: bool,
+    connection: Option<Connection>,
+    idle: Arc<Mutex<Vec<(Instant, Connection)>>>,
+}
+
+impl hyper::body::Body for Answer {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>>>> {
+        let this = self.get_mut();
+        let frame = futures::ready!(Pin::new(&mut this.incoming).poll_frame(cx));
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => Some(Ok(frame)),
+            Some(Err(error)) => {
+                let target = this.connection.take().map(|c| c.target);
+                Some(Err(match target {
+                    Some(target) => broken(&target, "its answer", &error),
+                    None => Error::unavailable("the IPFS daemon broke the connection during its answer"),
+                }))
+            }
+            None => {
+                this.ended = true;
+                None
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let Some(connection) = self.connection.take() else { return };
+        if !self.ended && !self.incoming.is_end_stream() {
+            return;
+        }
+        let mut idle = lock(&self.idle);
+        idle.retain(|(since, c)| since.elapsed() < IDLE_TIME && !c.sender.is_closed());
+        if idle.len() < MAX_IDLE {
+            idle.push((Instant::now(), connection));
+        }
+    }
+}
