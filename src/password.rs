@@ -97,7 +97,9 @@ impl Hashed {
             return Err(Error::invalid("an empty password lets nobody in; type one"));
         }
         if password.len() > MAX_PASSWORD {
-            return Err(Error::invalid(format!("the password is longer than {MAX_PASSWORD} bytes; shorten it")));
+            return Err(Error::invalid(format!(
+                "the password is longer than {MAX_PASSWORD} bytes; shorten it"
+            )));
         }
         let mut salt = [0; SALT];
         getrandom::fill(&mut salt)

@@ -1,12 +1,11 @@
 //! `pinfold doctor` before every kind of trouble: each is broken on purpose, found, and told with what mends it. What is
 //! well is said to be well, and nothing is changed by looking.
 
-mod support;
 #[path = "security/certificates.rs"]
 mod certificates;
 #[path = "support/kubo.rs"]
-#[allow(dead_code)]
 mod kubo;
+mod support;
 
 use serde_json::{json, Value};
 use std::net::TcpListener;
@@ -45,7 +44,9 @@ fn examine(peer: &Peer) -> Vec<Value> {
 /// The finding of this check and level that has these words; its fix.
 fn found(findings: &[Value], check: &str, level: &str, words: &str) -> String {
     let hit = findings.iter().find(|f| {
-        f["check"] == check && f["level"] == level && f["what"].as_str().is_some_and(|what| what.contains(words))
+        f["check"] == check
+            && f["level"] == level
+            && f["what"].as_str().is_some_and(|what| what.contains(words))
     });
     let hit = hit.unwrap_or_else(|| panic!("no {level} {check} with \"{words}\" in {findings:#?}"));
     let fix = hit["fix"].as_str().unwrap_or("").to_owned();
@@ -57,7 +58,9 @@ fn found(findings: &[Value], check: &str, level: &str, words: &str) -> String {
 fn all_well(findings: &[Value]) {
     let bad: Vec<&Value> = findings
         .iter()
-        .filter(|f| f["level"] != "OK" && f["check"] != "disk" && f["check"] != "memory" && f["check"] != "files")
+        .filter(|f| {
+            f["level"] != "OK" && f["check"] != "disk" && f["check"] != "memory" && f["check"] != "files"
+        })
         .collect();
     assert!(bad.is_empty(), "{bad:#?}");
 }
@@ -104,7 +107,12 @@ fn a_healthy_peer_is_well_whether_it_runs_or_not_and_is_left_as_it_is() {
     // For people: the same in lines.
     let text = peer.ctl(&["doctor"]);
     let text = String::from_utf8_lossy(&text.stdout);
-    assert!(text.lines().skip(1).all(|l| l.starts_with("OK") || l.starts_with("WARN") || l.starts_with(' ') || l.ends_with('.')), "{text}");
+    assert!(
+        text.lines()
+            .skip(1)
+            .all(|l| l.starts_with("OK") || l.starts_with("WARN") || l.starts_with(' ') || l.ends_with('.')),
+        "{text}"
+    );
     // A command for pinfold only.
     let link = tmp.path().join("ipfs-cluster-ctl");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_pinfold"), &link).expect("link");
@@ -140,7 +148,8 @@ fn what_is_wrong_in_the_folder_is_found() {
     let fix = found(&findings, "secret", "FAIL", "anyone who reaches the cluster port");
     assert!(fix.contains("/dev/urandom"), "{fix}");
     let wide = format!("/ip4/0.0.0.0/tcp/{}", free_port());
-    let findings = with(&|config| config["api"]["restapi"]["http_listen_multiaddress"] = wide.as_str().into());
+    let findings =
+        with(&|config| config["api"]["restapi"]["http_listen_multiaddress"] = wide.as_str().into());
     found(&findings, "config", "FAIL", "nobody is asked for a password");
     with(&|_| {});
     std::fs::write(peer.folder.join("service.json"), "{").expect("written");
@@ -243,8 +252,14 @@ fn clocks_that_cannot_be_or_do_not_agree_are_found() {
     clock.start(&mut second);
     wait_for("the finding", PATIENCE, || {
         let findings = examine(&first);
-        let ahead = findings.iter().any(|f| f["what"].as_str().is_some_and(|w| w.contains("p1 is 365 days ahead of")));
-        if ahead { Ok(()) } else { Err(format!("{findings:#?}")) }
+        let ahead = findings
+            .iter()
+            .any(|f| f["what"].as_str().is_some_and(|w| w.contains("p1 is 365 days ahead of")));
+        if ahead {
+            Ok(())
+        } else {
+            Err(format!("{findings:#?}"))
+        }
     });
     found(&examine(&second), "clock", "WARN", "p0 is 365 days behind");
 }
@@ -266,7 +281,11 @@ fn peers_that_cannot_be_reached_are_found_with_the_cause() {
     let id = second.id();
     wait_for("the loss of the majority", PATIENCE, || {
         let (_, findings) = run(&first, |_| {});
-        if findings.iter().any(|f| f["check"] == "cluster" && f["level"] == "FAIL") { Ok(()) } else { Err(format!("{findings:#?}")) }
+        if findings.iter().any(|f| f["check"] == "cluster" && f["level"] == "FAIL") {
+            Ok(())
+        } else {
+            Err(format!("{findings:#?}"))
+        }
     });
     let findings = examine(&first);
     found(&findings, "cluster", "FAIL", "no leader");
@@ -305,7 +324,9 @@ fn an_ipfs_daemon_that_is_down_and_a_key_that_is_none_are_found() {
     let fix = found(&examine(&peer), "ipfs", "FAIL", "does not answer");
     assert!(fix.contains("ipfs daemon"), "{fix}");
     if let Some(daemon) = kubo::KuboDaemon::start(None) {
-        peer.edit(|config| config["ipfs_connector"]["ipfshttp"]["node_multiaddress"] = daemon.api.to_string().into());
+        peer.edit(|config| {
+            config["ipfs_connector"]["ipfshttp"]["node_multiaddress"] = daemon.api.to_string().into()
+        });
         found(&examine(&peer), "ipfs", "OK", "answers: ");
     }
     peer.edit(|config| {

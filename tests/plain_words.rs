@@ -35,13 +35,18 @@ fn joiner_by(
             let script = tmp.path().join(format!("wrapped{}", free_port()));
             let text = format!("#!/bin/sh\n{before}\nexec {} \"$@\"\n", env!("CARGO_BIN_EXE_pinfold"));
             std::fs::write(&script, text).expect("script");
-            std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
+            std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+                .expect("chmod");
             peer.spawn_as(&script, &args);
         }
     }
     wait_for(&format!("{words:?}"), PATIENCE, || {
         let log = peer.log();
-        if words.iter().all(|word| log.contains(word)) { Ok(()) } else { Err(log) }
+        if words.iter().all(|word| log.contains(word)) {
+            Ok(())
+        } else {
+            Err(log)
+        }
     });
     let log = peer.log();
     peer.kill();
@@ -60,10 +65,19 @@ fn whoever_cannot_join_reads_why() {
     let misdial = first.address().replace(&first.id(), &PeerId::random().to_string());
     let log = joiner(&tmp, &misdial, SECRET, &["answers there, not", "its identity was made anew"]);
     assert!(log.contains(&first.id()), "who answers is named:\n{log}");
-    joiner(&tmp, &first.address(), &other, &["the cluster secret there differs from ours", "use the same cluster.secret"]);
+    joiner(
+        &tmp,
+        &first.address(),
+        &other,
+        &["the cluster secret there differs from ours", "use the same cluster.secret"],
+    );
     wait_for("the other side's words", PATIENCE, || {
         let log = first.log();
-        if log.contains("refused a connection from") && log.contains("its secret differs from ours") { Ok(()) } else { Err(log) }
+        if log.contains("refused a connection from") && log.contains("its secret differs from ours") {
+            Ok(())
+        } else {
+            Err(log)
+        }
     });
     joiner(&tmp, &first.address(), "", &["has a cluster.secret and we have none"]);
     let named = format!("/dns4/no-such-board.invalid/tcp/9096/p2p/{}", first.id());
@@ -71,19 +85,30 @@ fn whoever_cannot_join_reads_why() {
 
     // Somebody listens who is no peer: one who says nothing, and a web server.
     let silent = TcpListener::bind("127.0.0.1:0").expect("bound");
-    let log = joiner(&tmp, &here(silent.local_addr().expect("address").port()), SECRET, &["what listens there is not pinfold, or it hangs"]);
+    let log = joiner(
+        &tmp,
+        &here(silent.local_addr().expect("address").port()),
+        SECRET,
+        &["what listens there is not pinfold, or it hangs"],
+    );
     assert!(log.contains("was not answered within"), "{log}");
     let web = TcpListener::bind("127.0.0.1:0").expect("bound");
     let port = web.local_addr().expect("address").port();
     std::thread::spawn(move || {
         for stream in web.incoming().flatten() {
             let mut stream = stream;
-            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n HTTP HTTP HTTP HTTP HTTP");
+            let _ = stream
+                .write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n HTTP HTTP HTTP HTTP HTTP");
             std::thread::sleep(Duration::from_millis(500));
         }
     });
     joiner(&tmp, &here(port), SECRET, &["not pinfold"]);
-    joiner(&tmp, &format!("/ip4/127.0.0.1/udp/{port}/quic/p2p/{}", first.id()), SECRET, &["only /ip4, /ip6, /dns, /dns4 and /dns6 with /tcp/<port> can be dialled"]);
+    joiner(
+        &tmp,
+        &format!("/ip4/127.0.0.1/udp/{port}/quic/p2p/{}", first.id()),
+        SECRET,
+        &["only /ip4, /ip6, /dns, /dns4 and /dns6 with /tcp/<port> can be dialled"],
+    );
 }
 
 #[test]
@@ -99,8 +124,20 @@ fn networks_without_a_way_are_told_apart() {
     let tmp = tempfile::tempdir().expect("folder");
     let inside = format!("[ -n \"$INSIDE\" ] || INSIDE=1 exec unshare -n \"$0\" \"$@\"\n{network}");
     let to = |ip: &str| format!("/ip4/{ip}/tcp/9096/p2p/{}", PeerId::random());
-    joiner_by(&tmp, Some(&inside), &to("10.8.8.8"), SECRET, &["unreachable", "in a network that this one can reach?"]);
-    joiner_by(&tmp, Some(&inside), &to("10.9.9.2"), SECRET, &["no answer within 3s", "does a firewall let the port through?"]);
+    joiner_by(
+        &tmp,
+        Some(&inside),
+        &to("10.8.8.8"),
+        SECRET,
+        &["unreachable", "in a network that this one can reach?"],
+    );
+    joiner_by(
+        &tmp,
+        Some(&inside),
+        &to("10.9.9.2"),
+        SECRET,
+        &["no answer within 3s", "does a firewall let the port through?"],
+    );
 }
 
 /// Somebody who has our secret and does not speak our protocol.
@@ -147,7 +184,11 @@ fn peers_ls_says_why_a_peer_does_not_answer() {
             let output = first.ctl(&["peers", "ls"]);
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             let line = text.lines().find(|line| line.starts_with(&format!("{id} | ERROR: "))).unwrap_or("");
-            if line.contains(words) { Ok(()) } else { Err(text) }
+            if line.contains(words) {
+                Ok(())
+            } else {
+                Err(text)
+            }
         });
     };
     second.kill();
@@ -155,7 +196,9 @@ fn peers_ls_says_why_a_peer_does_not_answer() {
     // Somebody else at its address.
     let port = second.address().split('/').nth(4).expect("port").to_owned();
     let mut impostor = Peer::init(tmp.path().join("p2"), "p2", SECRET);
-    impostor.edit(|config| config["cluster"]["listen_multiaddress"] = format!("/ip4/127.0.0.1/tcp/{port}").into());
+    impostor.edit(|config| {
+        config["cluster"]["listen_multiaddress"] = format!("/ip4/127.0.0.1/tcp/{port}").into()
+    });
     impostor.start(&["daemon"]);
     says("answers there, not");
     impostor.kill();

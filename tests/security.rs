@@ -1,9 +1,9 @@
 //! Who gets in, and who does not: TLS and its certificates, passwords and tokens, web pages, what listens where, how many
 //! connections, and what is never printed. Real processes throughout.
 
-mod support;
 #[path = "security/certificates.rs"]
 mod certificates;
+mod support;
 
 use serde_json::{json, Value};
 use std::io::{Read, Write};
@@ -59,7 +59,11 @@ fn refused(peer: &mut Peer, args: &[&str]) -> String {
     peer.spawn(args);
     wait_for("its end", PATIENCE, || {
         assert!(!peer.log().contains(" is ready: "), "{args:?} runs:\n{}", peer.log());
-        if peer.is_running() { Err(peer.log()) } else { Ok(()) }
+        if peer.is_running() {
+            Err(peer.log())
+        } else {
+            Ok(())
+        }
     });
     let (status, _) = peer.wait_end();
     assert!(!status.success() && !peer.log().contains("panic"), "{}", peer.log());
@@ -113,7 +117,11 @@ fn a_certificate_is_followed_when_its_files_change() {
     install(&peer, &second);
     wait_for("the new certificate", PATIENCE, || {
         let answer = https(port, &second.certificate, |_| {});
-        if answer.status.success() { Ok(()) } else { Err(text(&answer)) }
+        if answer.status.success() {
+            Ok(())
+        } else {
+            Err(text(&answer))
+        }
     });
     assert!(!https(port, &first.certificate, |_| {}).status.success(), "the old one is gone");
     assert!(peer.log().contains("changed and serves from now on"), "{}", peer.log());
@@ -131,7 +139,11 @@ fn a_certificate_is_followed_when_its_files_change() {
         damage();
         wait_for(words, PATIENCE, || {
             ok(https(port, &second.certificate, |_| {}));
-            if peer.log().contains(words) { Ok(()) } else { Err(peer.log()) }
+            if peer.log().contains(words) {
+                Ok(())
+            } else {
+                Err(peer.log())
+            }
         });
         std::thread::sleep(Duration::from_millis(1_100));
         ok(https(port, &second.certificate, |_| {}));
@@ -141,7 +153,11 @@ fn a_certificate_is_followed_when_its_files_change() {
     install(&peer, &first);
     wait_for("the repaired certificate", PATIENCE, || {
         let answer = https(port, &first.certificate, |_| {});
-        if answer.status.success() { Ok(()) } else { Err(text(&answer)) }
+        if answer.status.success() {
+            Ok(())
+        } else {
+            Err(text(&answer))
+        }
     });
     // A hang-up is a stop, as ever.
     peer.signal("HUP");
@@ -159,7 +175,8 @@ fn a_certificate_out_of_its_time_is_told_by_daemon_and_client() {
     clock.start(&mut peer);
     let port = port(&peer);
     let words = "UTC, 2 days ago: clients refuse it; renew it";
-    let complaints = |peer: &Peer| peer.log().lines().filter(|line| line.contains("clients refuse it")).count();
+    let complaints =
+        |peer: &Peer| peer.log().lines().filter(|line| line.contains("clients refuse it")).count();
     assert!(peer.log().contains(words), "at the start:\n{}", peer.log());
     let asked = https(port, &expired.certificate, |_| {});
     assert_eq!(asked.status.code(), Some(1));
@@ -173,7 +190,10 @@ fn a_certificate_out_of_its_time_is_told_by_daemon_and_client() {
     let streamed = {
         let mut command = pinfold();
         command.env("SSL_CERT_FILE", &expired.certificate).env("HOME", "/nonexistent");
-        command.args(["--host", &format!("/dns4/localhost/tcp/{port}/https"), "status"]).output().expect("status")
+        command
+            .args(["--host", &format!("/dns4/localhost/tcp/{port}/https"), "status"])
+            .output()
+            .expect("status")
     };
     assert!(text(&streamed).contains(&format!("expired on {day}")), "{}", text(&streamed));
     assert_eq!(complaints(&peer), 1, "once a day:\n{}", peer.log());
@@ -181,14 +201,22 @@ fn a_certificate_out_of_its_time_is_told_by_daemon_and_client() {
     clock.set(25 * 3600);
     wait_for("the next day's warning", PATIENCE, || {
         let _ = https(port, &expired.certificate, |_| {});
-        if complaints(&peer) == 2 { Ok(()) } else { Err(peer.log()) }
+        if complaints(&peer) == 2 {
+            Ok(())
+        } else {
+            Err(peer.log())
+        }
     });
     clock.set(0);
 
     install(&peer, &early);
     wait_for("the early certificate", PATIENCE, || {
         let said = text(&https(port, &early.certificate, |_| {}));
-        if said.contains("the certificate of the server is not valid before") { Ok(()) } else { Err(said) }
+        if said.contains("the certificate of the server is not valid before") {
+            Ok(())
+        } else {
+            Err(said)
+        }
     });
     assert!(peer.log().contains("and this machine's clock says"), "{}", peer.log());
 }
@@ -236,12 +264,16 @@ fn hashed_passwords_and_their_tokens_let_in_and_keep_out() {
     let (one_hash, two_hash) = (hashed("first pass:word"), hashed("first pass:word"));
     assert_ne!(one_hash, two_hash, "salted");
     let mut peer = one(&tmp);
-    peer.edit(|config| config["api"]["restapi"]["basic_auth_credentials"] = json!({"ann": one_hash, "bob": "plain"}));
+    peer.edit(|config| {
+        config["api"]["restapi"]["basic_auth_credentials"] = json!({"ann": one_hash, "bob": "plain"})
+    });
     peer.start(&["daemon"]);
     let status = |headers: &[&str]| ask(&peer, "GET", "/id", headers).0;
     assert_eq!(status(&[&basic("ann:first pass:word")]), 200);
     assert_eq!(status(&[&basic("bob:plain")]), 200);
-    for wrong in ["ann:wrong", "ann:", "eve:first pass:word", &format!("ann:{one_hash}"), "bob:first pass:word"] {
+    for wrong in
+        ["ann:wrong", "ann:", "eve:first pass:word", &format!("ann:{one_hash}"), "bob:first pass:word"]
+    {
         assert_eq!(status(&[&basic(wrong)]), 401, "{wrong}");
     }
     assert_eq!(status(&[]), 401);
@@ -251,14 +283,21 @@ fn hashed_passwords_and_their_tokens_let_in_and_keep_out() {
     assert!(ok(peer.ctl(&["invite"])).len() > 40);
 
     let token = |query: &str| {
-        let (status, answer) = ask(&peer, "POST", &format!("/token{query}"), &[&basic("ann:first pass:word")]);
+        let (status, answer) =
+            ask(&peer, "POST", &format!("/token{query}"), &[&basic("ann:first pass:word")]);
         assert_eq!(status, 200, "{answer}");
         let body: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).expect("body")).expect("JSON");
         format!("Authorization: Bearer {}", body["token"].as_str().expect("token"))
     };
     let (lasting, short) = (token(""), token("?expire-in=1s"));
     assert_eq!(status(&[&lasting]), 200);
-    wait_for("the end of the token", PATIENCE, || if status(&[&short]) == 401 { Ok(()) } else { Err("good".into()) });
+    wait_for("the end of the token", PATIENCE, || {
+        if status(&[&short]) == 401 {
+            Ok(())
+        } else {
+            Err("good".into())
+        }
+    });
     assert_eq!(status(&[&lasting]), 200);
     let (bad, answer) = ask(&peer, "POST", "/token?expire-in=soon", &[&basic("bob:plain")]);
     assert_eq!(bad, 400, "{answer}");
@@ -270,7 +309,9 @@ fn hashed_passwords_and_their_tokens_let_in_and_keep_out() {
     assert_eq!(ask(&peer, "GET", "/id", &[&lasting]).0, 401);
     assert_eq!(ask(&peer, "GET", "/id", &[&basic("ann:first pass:word")]).0, 200);
     peer.stop();
-    peer.edit(|config| config["api"]["restapi"]["basic_auth_credentials"]["ann"] = json!("$pbkdf2-sha256$i=1$x"));
+    peer.edit(|config| {
+        config["api"]["restapi"]["basic_auth_credentials"]["ann"] = json!("$pbkdf2-sha256$i=1$x")
+    });
     let said = refused(&mut peer, &["daemon"]);
     assert!(said.contains("the user \"ann\": the hashed password is damaged"), "{said}");
 }
@@ -317,7 +358,11 @@ fn what_listens_beyond_this_machine_asks_for_a_password_or_says_that_it_does_not
     for (section, key) in [("restapi", "http_listen_multiaddress"), ("ipfsproxy", "listen_multiaddress")] {
         set(&peer, &|config| config["api"][section][key] = wide.as_str().into());
         let said = refused(&mut peer, &["daemon"]);
-        for words in [format!("api.{section}.{key}"), "basic_auth_credentials".into(), "\"open_to_network\": true".into()] {
+        for words in [
+            format!("api.{section}.{key}"),
+            "basic_auth_credentials".into(),
+            "\"open_to_network\": true".into(),
+        ] {
             assert!(said.contains(&words), "{words}:\n{said}");
         }
         let ways: [(&str, Value); 2] =
@@ -343,6 +388,66 @@ fn what_listens_beyond_this_machine_asks_for_a_password_or_says_that_it_does_not
     assert!(peer.stop().0.success());
 }
 
+/// The address of the proxy of a peer, `127.0.0.1:port`.
+fn proxy(peer: &Peer) -> SocketAddr {
+    let listen = peer.config()["api"]["ipfsproxy"]["listen_multiaddress"].clone();
+    let text = listen.as_str().or_else(|| listen[0].as_str()).expect("address").to_owned();
+    ([127, 0, 0, 1], text.rsplit('/').next().expect("port").parse().expect("number")).into()
+}
+
+#[test]
+fn the_ipfs_proxy_asks_for_passwords_and_knows_its_names() {
+    let tmp = tempfile::tempdir().expect("folder");
+    let mut peer = one(&tmp);
+    peer.start(&["daemon"]);
+    let ask = |peer: &Peer, headers: &[&str]| {
+        let lines: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+        let request =
+            format!("POST /api/v0/pin/ls HTTP/1.1\r\n{lines}Content-Length: 0\r\nConnection: close\r\n\r\n");
+        let answer = raw(proxy(peer), &request);
+        (answer.split(' ').nth(1).unwrap_or("").to_owned(), answer)
+    };
+    assert_eq!(ask(&peer, &["Host: 127.0.0.1"]).0, "200");
+    let (status, answer) = ask(&peer, &["Host: evil.example"]);
+    assert_eq!(status, "403", "{answer}");
+    assert!(
+        answer.contains("\"Type\":\"error\"") && answer.contains("api.ipfsproxy.allowed_hosts"),
+        "{answer}"
+    );
+    peer.stop();
+    peer.edit(|config| {
+        let api = &mut config["api"]["ipfsproxy"];
+        api["basic_auth_credentials"] = json!({"ann": hashed("correct horse")});
+        api["allowed_hosts"] = json!(["ipfs.example.org"]);
+    });
+    peer.start(&["daemon"]);
+    let (status, answer) = ask(&peer, &["Host: 127.0.0.1"]);
+    assert_eq!(status, "401", "{answer}");
+    assert!(
+        answer.contains("WWW-Authenticate: Basic realm=")
+            || answer.contains("Www-Authenticate: Basic realm="),
+        "{answer}"
+    );
+    assert!(answer.contains("\"Message\":\"unauthorized: no auth provided\""), "in Kubo's form: {answer}");
+    assert_eq!(ask(&peer, &["Host: 127.0.0.1", &basic("ann:wrong")]).0, "401");
+    for host in ["127.0.0.1", "ipfs.example.org", "elsewhere.example.org"] {
+        assert_eq!(ask(&peer, &[&format!("Host: {host}"), &basic("ann:correct horse")]).0, "200", "{host}");
+    }
+    if let Some(ipfs) = support::kubo() {
+        let api = format!("/ip4/127.0.0.1/tcp/{}", proxy(&peer).port());
+        let run = |args: &[&str]| {
+            let mut command = Command::new(&ipfs);
+            command
+                .env("IPFS_PATH", tmp.path().join("ipfs-path"))
+                .env("HOME", tmp.path())
+                .env("IPFS_TELEMETRY", "off");
+            command.args(["--api", &api]).args(args).output().expect("ipfs starts")
+        };
+        assert!(!run(&["pin", "ls"]).status.success());
+        ok(run(&["--api-auth", "basic:ann:correct horse", "pin", "ls"]));
+    }
+}
+
 /// The origin checks and every CORS key, at a real API.
 #[test]
 fn web_pages_do_what_the_configuration_lets_them() {
@@ -355,21 +460,35 @@ fn web_pages_do_what_the_configuration_lets_them() {
     // ipfs-cluster's default: any page reads, none changes anything.
     let (status, answer) = from(&peer, "GET", "/id", "http://page.example");
     assert_eq!(status, 200);
-    for header in ["Access-Control-Allow-Origin: *", "Access-Control-Allow-Credentials: true", "Access-Control-Expose-Headers: Content-Type, X-Stream-Output"] {
+    for header in [
+        "Access-Control-Allow-Origin: *",
+        "Access-Control-Allow-Credentials: true",
+        "Access-Control-Expose-Headers: Content-Type, X-Stream-Output",
+    ] {
         assert!(answer.to_lowercase().contains(&header.to_lowercase()), "{header}: {answer}");
     }
     let (status, answer) = from(&peer, "POST", "/pins/recover", "http://page.example");
     assert_eq!(status, 403);
-    assert!(answer.contains("{\"code\":403,\"message\":\"the web page http://page.example may not send POST"), "{answer}");
+    assert!(
+        answer.contains("{\"code\":403,\"message\":\"the web page http://page.example may not send POST"),
+        "{answer}"
+    );
     let same = format!("http://127.0.0.1:{}", port(&peer));
-    let (status, answer) =
-        ask(&peer, "POST", "/pins/recover", &[&format!("Origin: {same}"), &format!("Host: 127.0.0.1:{}", port(&peer))]);
+    let (status, answer) = ask(
+        &peer,
+        "POST",
+        "/pins/recover",
+        &[&format!("Origin: {same}"), &format!("Host: 127.0.0.1:{}", port(&peer))],
+    );
     assert!(status < 300, "the API's own page: {answer}");
     // Rebound names, in the API's own JSON.
     for host in ["evil.example", "evil.example:9094"] {
         let (status, answer) = ask(&peer, "GET", "/id", &[&format!("Host: {host}")]);
         assert_eq!(status, 403, "{answer}");
-        assert!(answer.contains("Content-Type: application/json") && answer.contains("api.restapi.allowed_hosts"), "{answer}");
+        assert!(
+            answer.contains("Content-Type: application/json") && answer.contains("api.restapi.allowed_hosts"),
+            "{answer}"
+        );
     }
     for host in ["localhost", "127.0.0.1:1", "[::1]", "board.local", "cluster0:9094"] {
         assert_eq!(ask(&peer, "GET", "/id", &[&format!("Host: {host}")]).0, 200, "{host}");
@@ -423,7 +542,9 @@ fn own_address() -> Option<IpAddr> {
 #[test]
 fn one_address_gets_only_so_many_connections() {
     let tmp = tempfile::tempdir().expect("folder");
-    let Some(stranger) = own_address() else { return support::skip("this machine has only a loopback address") };
+    let Some(stranger) = own_address() else {
+        return support::skip("this machine has only a loopback address");
+    };
     let mut peer = one(&tmp);
     let port = free_port();
     peer.edit(|config| {
@@ -451,20 +572,32 @@ fn one_address_gets_only_so_many_connections() {
     let held: Vec<TcpStream> = (0..3).map(|_| hold(stranger)).collect();
     wait_for("the fourth to be refused", PATIENCE, || {
         let answer = raw((stranger, port).into(), request);
-        if answer.starts_with("HTTP/1.1 503 ") { Ok(()) } else { Err(answer) }
+        if answer.starts_with("HTTP/1.1 503 ") {
+            Ok(())
+        } else {
+            Err(answer)
+        }
     });
     let here = raw(([127, 0, 0, 1], port).into(), request);
     assert!(here.starts_with("HTTP/1.1 200 "), "this machine itself is not counted: {here}");
     drop(held);
     wait_for("room again", PATIENCE, || {
         let answer = raw((stranger, port).into(), request);
-        if answer.starts_with("HTTP/1.1 200 ") { Ok(()) } else { Err(answer) }
+        if answer.starts_with("HTTP/1.1 200 ") {
+            Ok(())
+        } else {
+            Err(answer)
+        }
     });
     // Those who make their own requests wait give way when all places are taken.
     let held: Vec<TcpStream> = (0..8).map(|_| hold([127, 0, 0, 1].into())).collect();
     wait_for("a place taken from a stalled upload", PATIENCE, || {
         let answer = raw(([127, 0, 0, 1], port).into(), request);
-        if answer.starts_with("HTTP/1.1 200 ") { Ok(()) } else { Err(answer) }
+        if answer.starts_with("HTTP/1.1 200 ") {
+            Ok(())
+        } else {
+            Err(answer)
+        }
     });
     drop(held);
 }
@@ -479,14 +612,18 @@ fn secrets_are_in_their_files_and_nowhere_else() {
         api["basic_auth_credentials"] = json!({"ann": "correcthorse", "bob": hash});
     });
     let identity: Value =
-        serde_json::from_slice(&std::fs::read(peer.folder.join("identity.json")).expect("file")).expect("JSON");
+        serde_json::from_slice(&std::fs::read(peer.folder.join("identity.json")).expect("file"))
+            .expect("JSON");
     let private = identity["private_key"].as_str().expect("key").to_owned();
     let mut heard = String::new();
     // Every level there is, and the libraries' too.
     peer.start(&["daemon", "--loglevel", "*:trace"]);
     let (_, token) = ask(&peer, "POST", "/token", &[&basic("ann:correcthorse")]);
-    let token = token.split("\"token\":\"").nth(1).and_then(|t| t.split('"').next()).expect("token").to_owned();
-    for headers in [&basic("ann:correcthorse"), &basic("ann:wr0ngwr0ng"), &format!("Authorization: Bearer {token}")] {
+    let token =
+        token.split("\"token\":\"").nth(1).and_then(|t| t.split('"').next()).expect("token").to_owned();
+    for headers in
+        [&basic("ann:correcthorse"), &basic("ann:wr0ngwr0ng"), &format!("Authorization: Bearer {token}")]
+    {
         heard += &ask(&peer, "GET", "/id", &[headers]).1;
     }
     let commands: [&[&str]; 9] = [
@@ -576,15 +713,22 @@ fn log_levels_are_set_per_facility_and_mistakes_are_told_with_the_list() {
     for (spec, words) in [
         ("loud", vec!["is no log level", "critical, error, warning, notice, info, debug"]),
         ("raft:loud", vec!["is no log level"]),
-        ("nosuch:debug", vec!["names a facility that does not exist", "restapi", "pintracker", "libp2p-raft"]),
+        (
+            "nosuch:debug",
+            vec!["names a facility that does not exist", "restapi", "pintracker", "libp2p-raft"],
+        ),
     ] {
-        let output = pinfold().args(["-c", peer.path(), "daemon", "--loglevel", spec]).output().expect("starts");
+        let output =
+            pinfold().args(["-c", peer.path(), "daemon", "--loglevel", spec]).output().expect("starts");
         assert_eq!(output.status.code(), Some(2), "{spec}: {}", text(&output));
         for word in words {
             assert!(text(&output).contains(word), "{spec}: {}", text(&output));
         }
-        let output =
-            pinfold().env("IPFS_CLUSTER_LOG_LEVEL", spec).args(["-c", peer.path(), "daemon"]).output().expect("starts");
+        let output = pinfold()
+            .env("IPFS_CLUSTER_LOG_LEVEL", spec)
+            .args(["-c", peer.path(), "daemon"])
+            .output()
+            .expect("starts");
         assert_eq!(output.status.code(), Some(2), "by variable: {}", text(&output));
     }
     let facilities = |peer: &Peer, level: &str| -> Vec<String> {
@@ -602,7 +746,13 @@ fn log_levels_are_set_per_facility_and_mistakes_are_told_with_the_list() {
     };
     peer.start(&["daemon", "--loglevel", "error,restapilog:info"]);
     peer.json("GET", "/id");
-    wait_for("the access log", PATIENCE, || if peer.log().contains("GET /id") { Ok(()) } else { Err(peer.log()) });
+    wait_for("the access log", PATIENCE, || {
+        if peer.log().contains("GET /id") {
+            Ok(())
+        } else {
+            Err(peer.log())
+        }
+    });
     assert_eq!(facilities(&peer, "INFO"), ["restapilog"], "{}", peer.log());
     peer.stop();
     peer.start(&["daemon", "--loglevel", "warn,raft:debug"]);
@@ -631,7 +781,10 @@ fn the_client_shows_each_request_when_it_is_asked_to() {
     let wrong = err(&["--debug", "--basic-auth", "ann:nope", "--force-http", "id"]);
     assert!(wrong.contains("401 "), "{wrong}");
     for said in [one, listing, wrong] {
-        assert!(!said.contains("correcthorse") && !said.contains("nope") && !said.contains("Basic "), "{said}");
+        assert!(
+            !said.contains("correcthorse") && !said.contains("nope") && !said.contains("Basic "),
+            "{said}"
+        );
     }
     assert_eq!(err(&["id"]), "", "quiet otherwise");
 }

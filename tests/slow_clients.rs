@@ -1,9 +1,9 @@
 //! Clients that dawdle: each of the four timeouts, heads that are too large, and hundreds of slow connections at every
 //! port of a real process, beside which a fast client is served as ever.
 
-mod support;
 #[path = "security/certificates.rs"]
 mod certificates;
+mod support;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -132,7 +132,11 @@ fn each_of_the_four_timeouts_ends_its_kind_of_slowness() {
     stuck.write_all(ask.as_bytes()).expect("send");
     wait_for("the end of its connection", PATIENCE, || {
         let log = peer.log();
-        if log.lines().any(|l| l.contains(&path) && l.contains("\" 200 ")) { Ok(()) } else { Err(log) }
+        if log.lines().any(|l| l.contains(&path) && l.contains("\" 200 ")) {
+            Ok(())
+        } else {
+            Err(log)
+        }
     });
     let (answer, _) = until_closed(&mut stuck);
     assert!(answer.len() < 40_000_000, "{} bytes came although nobody read", answer.len());
@@ -157,7 +161,10 @@ fn heads_larger_than_the_configuration_allows_are_answered_431() {
     peer.start(&["daemon"]);
     let status = |size: usize| {
         let mut stream = connect(rest(&peer));
-        let head = format!("GET /id HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Big: {}\r\n\r\n", "y".repeat(size));
+        let head = format!(
+            "GET /id HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Big: {}\r\n\r\n",
+            "y".repeat(size)
+        );
         stream.write_all(head.as_bytes()).expect("send");
         until_closed(&mut stream).0.split(' ').nth(1).and_then(|s| s.parse::<u16>().ok())
     };
@@ -179,7 +186,9 @@ fn hundreds_of_slow_clients_keep_no_fast_one_out() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut slow: Vec<TcpStream> = (0..MANY + 50).map(|_| connect(to)).collect();
-            for byte in b"GET /id HTTP/1.1\r\nX-Slow: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy".iter().cycle() {
+            for byte in
+                b"GET /id HTTP/1.1\r\nX-Slow: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy".iter().cycle()
+            {
                 if done.load(Ordering::Relaxed) {
                     return;
                 }
@@ -214,9 +223,15 @@ fn hundreds_of_slow_clients_keep_no_fast_one_out() {
         .collect();
     wait_for("an answer beyond all places", PATIENCE, || {
         let mut stream = connect(to);
-        stream.write_all(b"GET /id HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").map_err(|e| e.to_string())?;
+        stream
+            .write_all(b"GET /id HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .map_err(|e| e.to_string())?;
         let (answer, _) = until_closed(&mut stream);
-        if answer.starts_with("HTTP/1.1 200 ") { Ok(()) } else { Err(answer) }
+        if answer.starts_with("HTTP/1.1 200 ") {
+            Ok(())
+        } else {
+            Err(answer)
+        }
     });
     drop((stuck, more));
     ok(peer.ctl(&["pin", "ls"]));
@@ -276,7 +291,11 @@ fn half_open_connections_at_the_cluster_port_stop_no_cluster() {
     ok(first.ctl(&["pin", "add", "--no-status", &cid]));
     wait_for("the pin on the other peer", PATIENCE, || {
         let pins = second.pinned_cids();
-        if pins.contains(&cid) { Ok(()) } else { Err(format!("{pins:?}")) }
+        if pins.contains(&cid) {
+            Ok(())
+        } else {
+            Err(format!("{pins:?}"))
+        }
     });
     // They do not stay either.
     let began = Instant::now();

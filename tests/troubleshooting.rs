@@ -9,7 +9,8 @@ const SENTENCE: usize = 12;
 /// All of src/ as one text, with the line breaks inside of string literals taken out.
 fn source() -> String {
     fn read(folder: &Path, all: &mut String) {
-        let mut entries: Vec<_> = std::fs::read_dir(folder).expect("src").map(|e| e.expect("entry").path()).collect();
+        let mut entries: Vec<_> =
+            std::fs::read_dir(folder).expect("src").map(|e| e.expect("entry").path()).collect();
         entries.sort();
         for path in entries {
             if path.is_dir() {
@@ -54,9 +55,15 @@ fn every_sentence_of_the_page_is_one_that_the_program_says() {
     assert!(sentences.len() > 30, "{sentences:#?}");
     let mut unsaid = Vec::new();
     for sentence in &sentences {
-        let parts: Vec<&str> = sentence.split('…').map(str::trim).filter(|part| part.len() >= SENTENCE).collect();
+        let parts: Vec<&str> =
+            sentence.split('…').map(str::trim).filter(|part| part.len() >= SENTENCE).collect();
         assert!(!parts.is_empty(), "\"{sentence}\" has nothing to search for");
-        unsaid.extend(parts.into_iter().filter(|part| !source.contains(part)).map(|part| format!("{part}  ({sentence})")));
+        unsaid.extend(
+            parts
+                .into_iter()
+                .filter(|part| !source.contains(part))
+                .map(|part| format!("{part}  ({sentence})")),
+        );
     }
     assert!(unsaid.is_empty(), "nowhere in src/: {unsaid:#?}");
 }

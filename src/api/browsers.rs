@@ -60,7 +60,13 @@ impl Browsers {
     ///
     /// # Errors
     /// [`crate::Kind::Forbidden`] with what to change, if the request is meant.
-    pub fn check(&self, method: &Method, headers: &HeaderMap, remote: Remote, cors: Option<&Cors>) -> Result<()> {
+    pub fn check(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        remote: Remote,
+        cors: Option<&Cors>,
+    ) -> Result<()> {
         // No browser reaches a Unix socket.
         if remote.0.is_none() {
             return Ok(());
@@ -186,7 +192,13 @@ mod tests {
 
     #[test]
     fn a_rebound_name_is_refused_with_the_way_out() {
-        for host in ["evil.example:9094", "127.0.0.1.evil.example", "pi.example.org.evil.example", "local.evil", "x.notlocal"] {
+        for host in [
+            "evil.example:9094",
+            "127.0.0.1.evil.example",
+            "pi.example.org.evil.example",
+            "local.evil",
+            "x.notlocal",
+        ] {
             let error = rules(&[]).host(&headers(&[("host", host)])).expect_err(host);
             assert_eq!(error.kind(), crate::Kind::Forbidden);
             assert!(error.message().contains("api.restapi.allowed_hosts"), "{error}");

@@ -90,7 +90,8 @@ impl Connection {
 
     /// Since when the client has made this connection's request wait; `None` while it does not.
     pub(super) fn stalled_since(&self) -> Option<Instant> {
-        let since = |waiting: &Mutex<Option<Instant>>| *waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let since =
+            |waiting: &Mutex<Option<Instant>>| *waiting.lock().unwrap_or_else(PoisonError::into_inner);
         self.waiting.iter().filter_map(since).max()
     }
 

@@ -34,9 +34,11 @@ impl OwnApi {
         let rest = config.restapi.as_ref().ok_or_else(|| {
             Error::invalid("api.restapi is off in service.json: the daemon cannot be asked")
         })?;
-        let address = rest.http_listen_multiaddress.iter().find_map(host_port).ok_or_else(|| {
-            Error::invalid("api.restapi.http_listen_multiaddress holds no TCP address")
-        })?;
+        let address = rest
+            .http_listen_multiaddress
+            .iter()
+            .find_map(host_port)
+            .ok_or_else(|| Error::invalid("api.restapi.http_listen_multiaddress holds no TCP address"))?;
         let scheme = if rest.tls() { "https" } else { "http" };
         let agent = ureq::Agent::config_builder()
             .timeout_global(Some(limit))

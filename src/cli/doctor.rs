@@ -14,7 +14,9 @@ use std::io::Write;
 pub(super) fn run(folder: &Folder, encoding: Encoding) -> Outcome {
     let report = doctor::examine(folder, &Env::process());
     let text = match encoding {
-        Encoding::Json => serde_json::to_value(&report).map(|value| output::pretty(&value)).unwrap_or_default(),
+        Encoding::Json => {
+            serde_json::to_value(&report).map(|value| output::pretty(&value)).unwrap_or_default()
+        }
         Encoding::Text => report.text(),
     };
     let mut out = std::io::stdout().lock();

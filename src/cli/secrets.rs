@@ -38,7 +38,8 @@ fn read() -> Outcome<String> {
         writeln!(std::io::stderr())?;
     }
     read.map_err(|e| Error::from_io("reading the password from standard input", &e))?;
-    let line = String::from_utf8(line).map_err(|_| Error::invalid("the password is not UTF-8 text; type another"))?;
+    let line = String::from_utf8(line)
+        .map_err(|_| Error::invalid("the password is not UTF-8 text; type another"))?;
     let line = line.strip_suffix('\n').unwrap_or(&line);
     Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
 }

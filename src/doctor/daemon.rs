@@ -77,9 +77,15 @@ pub(super) fn look(
         Err(error) => {
             let what = format!("it runs as {process}, and its API does not answer: {error}");
             let fix = match error.kind() {
-                Kind::Unavailable => format!("see its log: journalctl -u pinfold; then: kill {}", running.pid),
+                Kind::Unavailable => {
+                    format!("see its log: journalctl -u pinfold; then: kill {}", running.pid)
+                }
                 // A changed password works after the next start only.
-                _ => format!("stop it (kill {}) and start it again, if {} was changed since", running.pid, quoted(&folder.service_json())),
+                _ => format!(
+                    "stop it (kill {}) and start it again, if {} was changed since",
+                    running.pid,
+                    quoted(&folder.service_json())
+                ),
             };
             findings.push(Finding::fail("daemon", what, fix));
             return None;

@@ -127,7 +127,10 @@ fn writing(path: &Path, findings: &mut Vec<Finding>) {
         Err(error) => {
             let fix = match error.kind() {
                 std::io::ErrorKind::PermissionDenied => {
-                    format!("run this as the user of the daemon, or: sudo chown -R \"$USER\" {}", quoted(path))
+                    format!(
+                        "run this as the user of the daemon, or: sudo chown -R \"$USER\" {}",
+                        quoted(path)
+                    )
                 }
                 _ => format!("df {}; dmesg | tail", quoted(path)),
             };

@@ -27,7 +27,8 @@ pub(super) async fn look(folder: &Folder, config: &Config, told: Option<&Told>) 
 
 async fn kubo(http: &IpfsHttpConfig) -> Vec<Finding> {
     let Some(node) = http.node_multiaddress.first() else { return Vec::new() };
-    let client = Kubo::new(KuboConfig { node: node.clone(), request_timeout: ANSWER, ..KuboConfig::default() });
+    let client =
+        Kubo::new(KuboConfig { node: node.clone(), request_timeout: ANSWER, ..KuboConfig::default() });
     let asked = match &client {
         Ok(client) => runtime::timeout(ANSWER, "the IPFS daemon", client.id()).await,
         Err(error) => Err(error.clone()),
@@ -80,7 +81,9 @@ fn key_file(path: &Path, whose: &str) -> Option<Finding> {
     };
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     let key = match lines[..] {
-        ["/key/swarm/psk/1.0.0/", "/base16/", key, ..] => data_encoding::HEXLOWER_PERMISSIVE.decode(key.as_bytes()).ok(),
+        ["/key/swarm/psk/1.0.0/", "/base16/", key, ..] => {
+            data_encoding::HEXLOWER_PERMISSIVE.decode(key.as_bytes()).ok()
+        }
         _ => None,
     };
     Some(match key.filter(|key| key.len() == 32) {
@@ -93,7 +96,9 @@ fn key_file(path: &Path, whose: &str) -> Option<Finding> {
         }
         None => Finding::fail(
             "ipfs",
-            format!("{shown} is not a swarm.key (three lines: /key/swarm/psk/1.0.0/, /base16/, 64 hex digits)"),
+            format!(
+                "{shown} is not a swarm.key (three lines: /key/swarm/psk/1.0.0/, /base16/, 64 hex digits)"
+            ),
             make,
         ),
     })
@@ -125,7 +130,10 @@ fn embedded(folder: &Folder, config: &Config, node: &EmbeddedSection, told: Opti
         findings.push(key_file(&path, "the embedded node").unwrap_or_else(|| {
             Finding::fail(
                 "ipfs",
-                format!("{} does not exist, and ipfs_connector.embedded.swarm_key_file names it", path.display()),
+                format!(
+                    "{} does not exist, and ipfs_connector.embedded.swarm_key_file names it",
+                    path.display()
+                ),
                 format!("copy it from another board, or make it: pinfold swarm-key > {}", quoted(&path)),
             )
         }));

@@ -77,7 +77,8 @@ pub(super) fn files(running: Option<&Running>, findings: &mut Vec<Finding>) {
 /// The soft limit of another process.
 fn limit_of(pid: u32) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
-    let soft = text.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next())?;
+    let soft =
+        text.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next())?;
     if soft == "unlimited" {
         Some(u64::MAX)
     } else {

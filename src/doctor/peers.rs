@@ -49,11 +49,16 @@ pub(super) async fn look(folder: &Folder, config: &Config, env: &Env, told: Opti
     }
     if known.is_empty() {
         let others = told.map_or(0, |told| told.members.len().saturating_sub(1));
-        let unreached = told.map_or(0, |told| told.members.values().filter(|error| !error.is_empty()).count());
+        let unreached =
+            told.map_or(0, |told| told.members.values().filter(|error| !error.is_empty()).count());
         if findings.is_empty() && unreached == 0 {
             findings.push(Finding::ok(
                 "peers",
-                if others > 0 { format!("the daemon reaches all {others} others") } else { "no other peer is known".into() },
+                if others > 0 {
+                    format!("the daemon reaches all {others} others")
+                } else {
+                    "no other peer is known".into()
+                },
             ));
         }
         return findings;
@@ -98,7 +103,8 @@ fn judge(peer: PeerId, dialled: crate::Result<()>) -> Finding {
     } else if error.kind() == Kind::Conflict {
         format!("if that peer was made anew: pinfold peers rm {peer} on a running member")
     } else {
-        "start the daemon there (pinfold up); is the board on, the cable in, port 9096 open in its firewall?".to_owned()
+        "start the daemon there (pinfold up); is the board on, the cable in, port 9096 open in its firewall?"
+            .to_owned()
     };
     Finding::fail("peers", text, fix)
 }

@@ -47,7 +47,7 @@ fn listeners(config: &Config) -> Vec<Listener<'_>> {
     }
     if let Some(api) = &config.ipfsproxy {
         let addresses = &api.listen_multiaddress;
-        all.push(Listener { key: "api.ipfsproxy.listen_multiaddress", addresses, always: false });
+        all.push(Listener { key: "api.ipfsproxy.listen_multiaddress", addresses, always: true });
     }
     if let Some(api) = &config.pinsvcapi {
         let addresses = &api.http_listen_multiaddress;
@@ -60,7 +60,12 @@ fn listeners(config: &Config) -> Vec<Listener<'_>> {
     all
 }
 
-fn one(listener: &Listener<'_>, target: &HostPort, running: Option<&Running>, ours: &BTreeSet<u64>) -> Finding {
+fn one(
+    listener: &Listener<'_>,
+    target: &HostPort,
+    running: Option<&Running>,
+    ours: &BTreeSet<u64>,
+) -> Finding {
     let (key, at) = (listener.key, target.authority());
     let free = match bind(target) {
         Ok(free) => free,
@@ -68,7 +73,9 @@ fn one(listener: &Listener<'_>, target: &HostPort, running: Option<&Running>, ou
             let what = format!("{key}: {at} cannot be listened on: {error}");
             let fix = match error.kind() {
                 ErrorKind::PermissionDenied => format!("choose a port above 1023 in {key}"),
-                ErrorKind::AddrNotAvailable => format!("this machine does not have that address: correct {key} (see: ip address)"),
+                ErrorKind::AddrNotAvailable => {
+                    format!("this machine does not have that address: correct {key} (see: ip address)")
+                }
                 _ => format!("correct the address in {key}"),
             };
             return Finding::fail("ports", what, fix);
@@ -150,7 +157,10 @@ fn sockets_of(pid: u32) -> BTreeSet<u64> {
 
 /// The process that has one of these sockets, and its name.
 fn holder(inodes: &BTreeSet<u64>) -> Option<(u32, String)> {
-    let pids = std::fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let pids = std::fs::read_dir("/proc")
+        .ok()?
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     for pid in pids.take(MAX_PROCESSES) {
         if sockets_of(pid).intersection(inodes).next().is_some() {
             let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();

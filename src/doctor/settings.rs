@@ -86,7 +86,11 @@ fn secret(folder: &Folder, config: &Config, findings: &mut Vec<Finding>) {
     );
     let what = "cluster.secret is empty";
     findings.push(match config.check_exposure(false) {
-        Err(_) => Finding::fail("secret", format!("{what}: anyone who reaches the cluster port would be a peer"), fix),
+        Err(_) => Finding::fail(
+            "secret",
+            format!("{what}: anyone who reaches the cluster port would be a peer"),
+            fix,
+        ),
         Ok(()) => Finding::warn("secret", format!("{what}: only peers on this machine can be members"), fix),
     });
 }
@@ -105,7 +109,11 @@ fn identity(folder: &Folder, config: &Config, env: &Env, findings: &mut Vec<Find
         Err(error) if !file.exists() => Finding::fail(
             "identity",
             error.to_string(),
-            format!("copy identity.json back from a backup to {}, or: pinfold init -c {}", quoted(&file), quoted(folder.path())),
+            format!(
+                "copy identity.json back from a backup to {}, or: pinfold init -c {}",
+                quoted(&file),
+                quoted(folder.path())
+            ),
         ),
         Err(error) => Finding::fail(
             "identity",
@@ -141,9 +149,11 @@ fn certificates(folder: &Folder, config: &Config, findings: &mut Vec<Finding>) {
             }
             Standing::EndsSoon => Finding::warn("certificate", what(&complaint), renew),
             Standing::Expired => Finding::fail("certificate", what(&complaint), renew),
-            Standing::NotYet => {
-                Finding::fail("certificate", what(&complaint), format!("timedatectl set-ntp true, or: {renew}"))
-            }
+            Standing::NotYet => Finding::fail(
+                "certificate",
+                what(&complaint),
+                format!("timedatectl set-ntp true, or: {renew}"),
+            ),
         });
     }
 }

@@ -199,7 +199,8 @@ async fn connect(target: Target, limit: Duration, traffic: Arc<Traffic>) -> io::
             Target::Address(address) => vec![address],
             Target::Name { name, port, family } => {
                 let asked = name.clone();
-                let resolved = crate::runtime::unblock(move || (asked.as_str(), port).to_socket_addrs()).await;
+                let resolved =
+                    crate::runtime::unblock(move || (asked.as_str(), port).to_socket_addrs()).await;
                 // The system's words name neither the name nor what to do, and their kind is none of its own.
                 let resolved = resolved.map_err(|error| {
                     let words = format!("the name {name} has no address ({error})");

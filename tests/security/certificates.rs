@@ -44,8 +44,22 @@ pub fn make(folder: &Path, name: &str, from: i64, to: i64) -> Option<Pair> {
     let made = openssl(&["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", key_text])
         && openssl(&["req", "-new", "-config", "conf", "-key", key_text, "-subj", &subject, "-out", "csr"])
         && openssl(&[
-            "ca", "-batch", "-notext", "-selfsign", "-config", "conf", "-keyfile", key_text, "-in", "csr", "-out",
-            certificate.to_str().expect("path"), "-startdate", &days_from_now(from), "-enddate", &days_from_now(to),
+            "ca",
+            "-batch",
+            "-notext",
+            "-selfsign",
+            "-config",
+            "conf",
+            "-keyfile",
+            key_text,
+            "-in",
+            "csr",
+            "-out",
+            certificate.to_str().expect("path"),
+            "-startdate",
+            &days_from_now(from),
+            "-enddate",
+            &days_from_now(to),
         ]);
     if !made {
         crate::support::skip("there is no openssl to make certificates with");

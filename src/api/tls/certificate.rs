@@ -96,7 +96,10 @@ fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
         n @ 0..=0x7f => (usize::from(n), rest),
         n @ 0x81..=0x84 => {
             let (bytes, rest) = rest.split_at_checked(usize::from(n & 0x7f))?;
-            (bytes.iter().try_fold(0usize, |all, b| all.checked_mul(256)?.checked_add(usize::from(*b)))?, rest)
+            (
+                bytes.iter().try_fold(0usize, |all, b| all.checked_mul(256)?.checked_add(usize::from(*b)))?,
+                rest,
+            )
         }
         _ => return None,
     };
@@ -163,7 +166,9 @@ mod tests {
         assert_eq!(moment(UTC_TIME, b"260102030405Z"), Some(at("2026-01-02T03:04:05Z")));
         assert_eq!(moment(UTC_TIME, b"500102030405Z"), Some(at("1950-01-02T03:04:05Z")));
         assert_eq!(moment(GENERALIZED_TIME, b"20500102030405Z"), Some(at("2050-01-02T03:04:05Z")));
-        for bad in ["", "Z", "2601020304Z", "261302030405Z", "260102030405+0100", "+60102030405Z", "26é102030405Z"] {
+        for bad in
+            ["", "Z", "2601020304Z", "261302030405Z", "260102030405+0100", "+60102030405Z", "26é102030405Z"]
+        {
             assert_eq!(moment(UTC_TIME, bad.as_bytes()), None, "{bad}");
         }
     }

@@ -172,7 +172,10 @@ impl Inner {
         state.bad = Some((stamps, since, told));
         drop(state);
         if told {
-            log::warn!("{}: the changed certificate is not used, the old one goes on serving: {error}", self.what);
+            log::warn!(
+                "{}: the changed certificate is not used, the old one goes on serving: {error}",
+                self.what
+            );
         }
     }
 
@@ -286,7 +289,8 @@ mod tests {
         assert!(text.starts_with("error loading TLS certificate/key: ") && text.contains("c.pem"), "{text}");
         std::fs::write(&cert, "garbage").expect("write");
         assert!(message().contains("c.pem holds no PEM certificate"));
-        std::fs::write(&cert, "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n").expect("write");
+        std::fs::write(&cert, "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n")
+            .expect("write");
         assert!(message().contains("c.pem: the certificate cannot be read"), "{}", message());
     }
 }
