@@ -8,7 +8,11 @@ use futures_rustls::rustls::client::danger::{
 };
 use futures_rustls::rustls::crypto::{ring, CryptoProvider};
 use futures_rustls::rustls::pki_types::{pem::PemObject, CertificateDer, ServerName, UnixTime};
-use futures_rustls::rustls::{self, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use futures_rustls::rustls::{
+    self, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
+use crate::clock::Timestamp;
+use std::error::Error;
 use std::sync::Arc;
 
 /// Where systems keep the certificates they trust; the first that exists counts.
@@ -48,6 +52,62 @@ pub(crate) fn config(verify: bool) -> Result<ClientConfig, String> {
             .into());
     }
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// What is wrong with the server's certificate, if that is what went wrong.
+pub(super) fn trouble(error: &(dyn Error + 'static)) -> Option<String> {
+    let rustls::Error::InvalidCertificate(why) = tls_error(error)? else { return None };
+    let at = |time: &UnixTime| {
+        let secs = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        format!("{} UTC", Timestamp::from_secs(secs).plain())
+    };
+    const ACCEPT: &str = "--no-check-certificate accepts any certificate";
+    Some(match why {
+        CertificateError::ExpiredContext { not_after, .. } => format!(
+            "the certificate of the server expired on {}: renew it there ({ACCEPT})",
+            at(not_after)
+        ),
+        CertificateError::Expired => format!("the certificate of the server expired: renew it there ({ACCEPT})"),
+        CertificateError::NotValidYetContext { not_before, time } => format!(
+            "the certificate of the server is not valid before {}, and this machine's clock says {}: set the clock \
+             that is wrong ({ACCEPT})",
+            at(not_before),
+            at(time)
+        ),
+        CertificateError::NotValidYet => {
+            format!("the certificate of the server is not valid yet: set the clock that is wrong ({ACCEPT})")
+        }
+        CertificateError::UnknownIssuer => format!(
+            "the certificate of the server is signed by nobody whom this machine trusts: add its authority to the \
+             machine's, or name it with SSL_CERT_FILE ({ACCEPT})"
+        ),
+        CertificateError::NotValidForNameContext { expected, presented } => format!(
+            "the certificate of the server is for {}, not for {}: ask under a name that it has ({ACCEPT})",
+            presented.join(", "),
+            expected.to_str()
+        ),
+        CertificateError::NotValidForName => {
+            format!("the certificate of the server is for another name: ask under a name that it has ({ACCEPT})")
+        }
+        _ => return None,
+    })
+}
+
+/// rustls's own error inside what ureq and the system wrap around it.
+fn tls_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> {
+    if let Some(found) = error.downcast_ref::<rustls::Error>() {
+        return Some(found);
+    }
+    // An input/output error passes over its content when asked for its source.
+    let content = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    if let Some(found) = content.and_then(|content| tls_error(content as &(dyn Error + 'static))) {
+        return Some(found);
+    }
+    match error.downcast_ref::<ureq::Error>() {
+        Some(ureq::Error::Io(inner)) => tls_error(inner),
+        Some(ureq::Error::Rustls(inner)) => Some(inner),
+        _ => error.source().and_then(tls_error),
+    }
 }
 
 /// Accepts any certificate (`--no-check-certificate`); the handshake itself is still verified.

@@ -197,3 +197,52 @@ fn keys_are_explained_and_the_page_of_the_documentation_is_true() {
         "docs/configuration.md is out of date: UPDATE_GOLDENFILES=1 cargo test --test config_old"
     );
 }
+
+#[test]
+fn pins_of_the_go_program_are_never_passed_over_in_silence() {
+    let tmp = tempfile::tempdir().expect("folder");
+    let mut peer = folder(&tmp, &sections());
+    let go = peer.folder.join("ipfs-cluster-data");
+    std::fs::create_dir_all(go.join("snapshots")).expect("folder");
+    std::fs::write(go.join("raft.db"), "bolt").expect("file");
+    let before = names(&peer.folder);
+    for args in [["daemon"].as_slice(), &["state", "export"]] {
+        peer.spawn(args);
+        let (status, _) = peer.wait_end();
+        assert_eq!(status.code(), Some(5), "{args:?}: {}", peer.log());
+        for words in
+            ["ipfs-cluster-data holds the pins of ipfs-cluster", "state export > pins.json", "state import"]
+        {
+            assert!(peer.log().contains(words), "{args:?}: {}", peer.log());
+        }
+    }
+    let mut after = names(&peer.folder);
+    after.retain(|n| n != "cluster.lock" && n != "identity.json");
+    assert_eq!(after, before, "nothing was made or changed");
+
+    // The way that the message names: what the old program exported comes in, its data is kept.
+    let export = format!("{{\"cid\":\"{}\",\"name\":\"old\",\"allocations\":[]}}\n", cid_of(7));
+    let file = tmp.path().join("pins.json");
+    std::fs::write(&file, export).expect("export");
+    ok(peer.ctl(&["state", "import", "-f", file.to_str().expect("UTF-8")]));
+    assert!(peer.folder.join("ipfs-cluster-data.old.0/raft.db").exists(), "{:?}", names(&peer.folder));
+    peer.start(&["daemon"]);
+    assert_eq!(peer.pinned_cids(), [cid_of(7)]);
+    assert!(peer.stop().0.success());
+}
+
+#[test]
+fn a_start_without_the_old_pins_must_be_asked_for() {
+    let tmp = tempfile::tempdir().expect("folder");
+    let mut peer = Peer::init(tmp.path().join("p"), "p", SECRET);
+    let go = peer.folder.join("raft");
+    std::fs::create_dir_all(&go).expect("folder");
+    std::fs::write(go.join("raft.db"), "bolt").expect("file");
+    peer.spawn(&["up"]);
+    assert_eq!(peer.wait_end().0.code(), Some(5), "{}", peer.log());
+    ok(peer.ctl(&["state", "cleanup", "--force"]));
+    assert_eq!(std::fs::read(peer.folder.join("raft.old.0/raft.db")).expect("kept"), b"bolt");
+    peer.start(&["up"]);
+    assert!(peer.pinned_cids().is_empty());
+    assert!(peer.stop().0.success());
+}

@@ -185,6 +185,7 @@ guides! {
     first_cluster: "first-cluster.md" on 1;
     three_boards: "three-boards.md" on 3;
     private_network: "private-network.md" on 4;
+    security: "security.md" on 2;
 }
 
 #[test]

@@ -85,6 +85,11 @@ impl Cors {
         self.put_credentials(answer);
     }
 
+    /// Whether a page's ordinary request is among what the rules allow.
+    pub fn permits(&self, method: &Method, request: &HeaderMap) -> bool {
+        self.allowed_origin(request).is_some() && self.allows_method(method.as_str())
+    }
+
     fn put_credentials(&self, answer: &mut HeaderMap) {
         if self.credentials {
             answer.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));

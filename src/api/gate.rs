@@ -20,7 +20,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -50,7 +50,14 @@ pub(super) struct Connection {
     in_flight: AtomicUsize,
     opaque: AtomicBool,
     idle_since: Mutex<Instant>,
+    /// Since when a request under way waits for its client: for bytes of its body, and for it to take its answer.
+    waiting: [Mutex<Option<Instant>>; 2],
 }
+
+/// What a request waits for: an index into `Connection::waiting`.
+const BODY: usize = 0;
+/// See [`BODY`].
+const ANSWER: usize = 1;
 
 impl Connection {
     pub(super) fn new() -> Self {
@@ -58,6 +65,7 @@ impl Connection {
             in_flight: AtomicUsize::new(0),
             opaque: AtomicBool::new(false),
             idle_since: Mutex::new(Instant::now()),
+            waiting: [Mutex::default(), Mutex::default()],
         }
     }
 
@@ -78,6 +86,21 @@ impl Connection {
     pub(super) fn idle_since(&self) -> Option<Instant> {
         (self.in_flight.load(Ordering::Relaxed) == 0)
             .then(|| self.idle_since.lock().map_or_else(|e| *e.into_inner(), |since| *since))
+    }
+
+    /// Since when the client has made this connection's request wait; `None` while it does not.
+    pub(super) fn stalled_since(&self) -> Option<Instant> {
+        let since = |waiting: &Mutex<Option<Instant>>| *waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.waiting.iter().filter_map(since).max()
+    }
+
+    fn waits(&self, what: usize, waits: bool) {
+        let mut since = self.waiting[what].lock().unwrap_or_else(PoisonError::into_inner);
+        match (waits, since.is_some()) {
+            (true, false) => *since = Some(Instant::now()),
+            (false, true) => *since = None,
+            _ => {}
+        }
     }
 
     /// Whether the gate lost sight of where the next request begins.
@@ -309,6 +332,7 @@ impl Gate {
     }
 
     fn written(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.connection.waits(ANSWER, result.is_pending());
         if result.is_ready() {
             self.writing.clear();
             return result;
@@ -352,6 +376,7 @@ impl AsyncRead for Gate {
         match Pin::new(&mut this.inner).poll_read(cx, buf) {
             Poll::Ready(Ok(n)) => {
                 this.reading.clear();
+                this.connection.waits(BODY, false);
                 let passed = this.pass(&buf[..n]);
                 if passed < n {
                     this.raw = buf[passed..n].to_vec();
@@ -361,6 +386,8 @@ impl AsyncRead for Gate {
             }
             Poll::Ready(error) => Poll::Ready(error),
             Poll::Pending => {
+                // Of a chunked body the end is not known here; its silence has a limit of its own.
+                this.connection.waits(BODY, matches!(this.scanner.phase, Phase::Body(_)));
                 if !this.read_deadline(cx) {
                     return Poll::Pending;
                 }

@@ -5,7 +5,7 @@
 //! | `server`, `gate`, `listen`, `tls` | a generic HTTP/1.1 server and its limits |
 //! | `http` | requests, answers, the trait of an API |
 //! | `access` | access logs in files |
-//! | `auth`, `cors` | who may ask, and from which web pages |
+//! | `auth`, `browsers`, `cors`, `guarded` | who may ask, under which names, and from which web pages |
 //! | `query`, `multipart` | what comes in |
 //! | `json`, `stream`, `tar`, `types` | what goes out |
 //! | `proxy` | the IPFS proxy: looks like an IPFS daemon, pins in the cluster |
@@ -16,12 +16,15 @@
 
 pub mod access;
 pub mod auth;
+pub mod browsers;
 pub mod cors;
 mod gate;
+pub mod guarded;
 pub mod http;
 pub mod json;
 pub mod listen;
 pub mod multipart;
+pub mod own;
 pub mod proxy;
 pub mod query;
 pub mod rest;
@@ -32,9 +35,10 @@ pub mod tls;
 pub mod types;
 
 use crate::cluster::Cluster;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use access::AccessFile;
 use auth::Auth;
+use browsers::Browsers;
 use cors::Cors;
 use hyper::header::{HeaderName, HeaderValue};
 use rest::Rest;
@@ -60,6 +64,12 @@ pub struct RestConfig {
     pub idle_timeout: Duration,
     /// `max_header_bytes`, at least [`server::MIN_HEADER_BYTES`].
     pub max_header_bytes: usize,
+    /// `max_connections`.
+    pub max_connections: usize,
+    /// `max_connections_per_address`.
+    pub max_connections_per_address: usize,
+    /// `allowed_hosts`: further names that the API may be asked under.
+    pub allowed_hosts: Vec<String>,
     /// `basic_auth_credentials`: user → password.
     pub basic_auth: Option<BTreeMap<String, String>>,
     /// `http_log_file`: where a line per request goes; `None` is the log.
@@ -92,6 +102,9 @@ impl Default for RestConfig {
             write_timeout: Duration::ZERO,
             idle_timeout: server::IDLE_TIMEOUT,
             max_header_bytes: server::MIN_HEADER_BYTES,
+            max_connections: server::MAX_CONNECTIONS,
+            max_connections_per_address: server::MAX_PER_ADDRESS,
+            allowed_hosts: Vec::new(),
             basic_auth: None,
             log_file: None,
             tls: None,
@@ -129,17 +142,22 @@ pub async fn start_rest(config: RestConfig, cluster: Cluster) -> Result<Server> 
         credentials: config.cors_allow_credentials,
         max_age: config.cors_max_age,
     };
-    let tls = config.tls.map(|(certificate, key)| tls::acceptor(&certificate, &key)).transpose()?;
+    let tls = match &config.tls {
+        Some((certificate, key)) => Some(tls::Tls::open("REST API", certificate, key).await?),
+        None => None,
+    };
+    let auth = config.basic_auth.map(Auth::new).transpose().context("api.restapi.basic_auth_credentials")?;
+    let browsers = Browsers::new("api.restapi", &config.listen, &config.allowed_hosts, auth.is_some());
     let limits = Limits {
+        connections: config.max_connections,
+        per_address: config.max_connections_per_address,
         header_bytes: config.max_header_bytes,
         header_timeout: config.read_header_timeout,
         idle_timeout: config.idle_timeout,
         body_timeout: config.read_timeout,
         write_timeout: config.write_timeout,
-        ..Limits::default()
     };
-    let rest = Rest::new(cluster, config.basic_auth.map(Auth::new), cors, headers);
     let log_file = config.log_file.map(AccessFile::open).transpose()?;
-    let rest = rest.with_access_file(log_file);
+    let rest = Rest::new(cluster, auth, browsers, cors, headers).with_access_file(log_file);
     Server::bind(ServerConfig { listen: config.listen, tls, limits }, Arc::new(rest)).await
 }

@@ -3,7 +3,8 @@
 //! One [`Server`] serves one [`Service`] on any number of sockets. What strangers can make it do is bounded:
 //! connections in all and per address ([`Limits`]), heads in size and time, bodies and answers in
 //! silence, TLS handshakes in time. When all places are taken, the connection that has been idle longest makes
-//! room; only when every one is busy is a newcomer told 503. Running out of file descriptors costs a pause,
+//! room, else the one whose client has made us wait longest; only when every one is really busy is a newcomer told
+//! 503. Running out of file descriptors costs a pause,
 //! never the listener. A panic in a handler costs that request.
 //!
 //! [`Server::close`] stops accepting at once, lets running requests finish until a deadline, then cuts.
@@ -14,13 +15,13 @@ use super::access::AccessFile;
 use super::gate::{Connection, Duplex, Gate, Patience};
 use super::http::{Body, Remote, Response, ResponseBody, Service, User};
 use super::listen::{Listener, Socket};
+use super::tls::Tls;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::runtime;
 use bytes::Bytes;
 use futures::future::{select, Either, FutureExt};
 use futures::io::AsyncWriteExt;
-use futures_rustls::TlsAcceptor;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::header::{HeaderValue, CONNECTION, EXPECT, HOST};
 use hyper::server::conn::http1;
@@ -57,6 +58,8 @@ pub const BODY_TIMEOUT: Duration = Duration::from_secs(120);
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
 /// A TLS handshake must be over after this long.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A client that lets its own request wait for this long makes room for a newcomer when all places are taken.
+const STALLED: Duration = Duration::from_secs(5);
 /// Pause after a failed accept (typically: out of file descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// At most one accept failure is logged in this time.
@@ -123,7 +126,7 @@ pub struct ServerConfig {
     /// Multiaddresses (see [`super::listen`]); all of them must be had.
     pub listen: Vec<String>,
     /// TLS on all of them.
-    pub tls: Option<TlsAcceptor>,
+    pub tls: Option<Tls>,
     /// See [`Limits`].
     pub limits: Limits,
 }
@@ -149,7 +152,7 @@ impl std::fmt::Debug for Server {
 struct Shared {
     service: Arc<dyn Service>,
     limits: Limits,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Tls>,
     places: Mutex<Places>,
 }
 
@@ -264,7 +267,7 @@ async fn accept(
                     log::warn!("{}: cannot accept a connection: {error}", shared.service.name());
                 }
                 // If descriptors ran out, an idle connection gives one back.
-                evict(&mut shared.places(), |_| true);
+                evict(&mut shared.places(), |_| true, Connection::idle_since);
                 runtime::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -286,9 +289,9 @@ fn admit(
         places.taken.values().filter(|p| p.remote == Some(ip)).count() >= shared.limits.per_address
     });
     let admitted = if crowded {
-        evict(&mut places, |p| p.remote == address)
+        make_room(&mut places, |p| p.remote == address)
     } else {
-        places.taken.len() < shared.limits.connections || evict(&mut places, |_| true)
+        places.taken.len() < shared.limits.connections || make_room(&mut places, |_| true)
     };
     if !admitted {
         drop(places);
@@ -314,13 +317,24 @@ fn admit(
     places.taken.insert(id, Place { remote: address, connection, task });
 }
 
-/// Closes the connection among `which` that has been idle longest. False when none is idle.
-fn evict(places: &mut Places, which: impl Fn(&Place) -> bool) -> bool {
+/// Closes the connection among `which` that has been idle longest, else the one that has been stalled longest. False
+/// when there is none.
+fn make_room(places: &mut Places, which: impl Fn(&Place) -> bool) -> bool {
+    let stalled = |c: &Connection| c.stalled_since().filter(|since| since.elapsed() >= STALLED);
+    evict(places, &which, Connection::idle_since) || evict(places, &which, stalled)
+}
+
+/// Closes the connection among `which` for which `since` is the longest ago. False when there is none.
+fn evict(
+    places: &mut Places,
+    which: impl Fn(&Place) -> bool,
+    since: impl Fn(&Connection) -> Option<Instant>,
+) -> bool {
     let oldest = places
         .taken
         .iter()
         .filter(|(_, p)| which(p))
-        .filter_map(|(id, p)| Some((p.connection.idle_since()?, *id)))
+        .filter_map(|(id, p)| Some((since(&p.connection)?, *id)))
         .min();
     // Dropping the task cancels it.
     oldest.is_some_and(|(_, id)| places.taken.remove(&id).is_some())
@@ -359,7 +373,10 @@ async fn serve(
     let stream: Box<dyn Duplex> = match &shared.tls {
         None => duplex(socket),
         Some(tls) => {
-            let handshake = async { tls.accept(duplex(socket)).await.map_err(Error::from) };
+            let handshake = async {
+                let acceptor = tls.acceptor().await;
+                acceptor.accept(duplex(socket)).await.map_err(Error::from)
+            };
             match runtime::timeout(HANDSHAKE_TIMEOUT, "TLS handshake", handshake).await {
                 Ok(stream) => Box::new(stream),
                 Err(error) => {

@@ -182,6 +182,12 @@ pub struct StateImport {
     /// holders
     #[argh(option)]
     pub allocations: Option<String>,
+    /// drop unknown holders
+    #[argh(switch)]
+    pub reallocate: bool,
+    /// import the rest
+    #[argh(switch)]
+    pub skip_bad: bool,
     /// what to read
     #[argh(positional)]
     pub file: Option<String>,
@@ -514,6 +520,8 @@ pub enum Parsed {
     Join(Join),
     Invite,
     SwarmKey(SwarmKey),
+    Doctor,
+    HashPassword,
     StateExport(StateExport),
     StateImport(StateImport),
     StateCleanup(StateCleanup),
@@ -525,6 +533,7 @@ pub enum Parsed {
     PeerVersion,
     Id,
     PeersLs,
+    PeersAdd(One),
     PeersRm(One),
     Drain(Drain),
     Rebalance(Rebalance),
@@ -563,6 +572,8 @@ pub fn parse(words: &Words) -> Result<(Globals, Parsed), Failure> {
         Cmd::Join => Parsed::Join(typed(&name, own)?),
         Cmd::Invite => Parsed::Invite,
         Cmd::SwarmKey => Parsed::SwarmKey(typed(&name, own)?),
+        Cmd::Doctor => Parsed::Doctor,
+        Cmd::HashPassword => Parsed::HashPassword,
         Cmd::StateExport => Parsed::StateExport(typed(&name, own)?),
         Cmd::StateImport => Parsed::StateImport(typed(&name, own)?),
         Cmd::StateCleanup => Parsed::StateCleanup(typed(&name, own)?),
@@ -574,6 +585,7 @@ pub fn parse(words: &Words) -> Result<(Globals, Parsed), Failure> {
         Cmd::PeerVersion => Parsed::PeerVersion,
         Cmd::Id => Parsed::Id,
         Cmd::PeersLs => Parsed::PeersLs,
+        Cmd::PeersAdd => Parsed::PeersAdd(typed(&name, own)?),
         Cmd::PeersRm => Parsed::PeersRm(typed(&name, own)?),
         Cmd::Drain => Parsed::Drain(typed(&name, own)?),
         Cmd::Rebalance => Parsed::Rebalance(typed(&name, own)?),

@@ -33,6 +33,8 @@ pub enum Failure {
     Deadline(String),
     /// A local command failed.
     Local(Error),
+    /// What was looked at is not as it should be, and the output says so already.
+    Found,
     /// Whoever read our output went away: nothing to say, and nobody to say it to.
     Pipe,
 }
@@ -50,7 +52,7 @@ impl Failure {
     pub fn exit_code(&self, face: Face) -> u8 {
         match self {
             Failure::Usage(_) => face.usage_exit(),
-            Failure::Argument(..) | Failure::Transport(_) => 1,
+            Failure::Argument(..) | Failure::Transport(_) | Failure::Found => 1,
             Failure::Api(_) => 2,
             Failure::Deadline(_) => EXIT_DEADLINE,
             Failure::Local(e) if e.kind() == Kind::Cancelled => EXIT_CANCELLED,
@@ -63,7 +65,7 @@ impl Failure {
     /// Tells the person. Whether that can be written no longer matters: the exit code speaks too.
     pub fn report(&self, face: Face, encoding: Encoding) {
         let body = match self {
-            Failure::Pipe => return,
+            Failure::Pipe | Failure::Found => return,
             Failure::Usage(text) => {
                 let _ = writeln!(std::io::stderr(), "Incorrect Usage: {text}\nSee {} --help", face.name());
                 return;

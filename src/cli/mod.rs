@@ -30,10 +30,12 @@ pub mod wait;
 
 mod add;
 mod config;
+mod doctor;
 mod dot;
 mod get;
 mod local;
 mod moves;
+mod secrets;
 mod upload;
 
 use args::{Globals, Parsed};
@@ -116,7 +118,7 @@ impl Invocation {
         let done = if self.side == Side::Client {
             self.ask(encoding)
         } else {
-            local::run(face, &self.globals, self.command)
+            local::run(face, &self.globals, self.command, encoding)
         };
         match done {
             Ok(()) => 0,

@@ -227,6 +227,7 @@ impl Cluster {
         options: AddOptions,
         parts: BoxStream<'static, Result<AddPart>>,
     ) -> Result<BoxStream<'static, Result<AddedOutput>>> {
+        self.check_clock(options.pin.expire_at).await?;
         let (holders, allocations) = match options.only_hash {
             true => (Vec::new(), Vec::new()),
             false => self.holders(&options)?,

@@ -70,7 +70,7 @@ fn judge<'a>(fewest: i32, holders: impl Iterator<Item = (&'a str, Status, &'a st
             Status::Pinned | Status::Sharded => held += 1,
             Status::ClusterError => silent = Some(format!("{name}: {error}")),
             Status::PinError | Status::UnexpectedlyUnpinned => {
-                failed.get_or_insert_with(|| format!("{name}: {error}"));
+                failed.get_or_insert_with(|| format!("{name}: {}", reason(error)));
             }
             // Also what a peer says that has not heard of the pin yet.
             _ => waiting += 1,
@@ -83,6 +83,15 @@ fn judge<'a>(fewest: i32, holders: impl Iterator<Item = (&'a str, Status, &'a st
         _ if held > 0 => Holding::Held,
         (_, Some(error)) => Holding::Failed(error),
         _ => Holding::Failed("no peer holds it".into()),
+    }
+}
+
+/// An error of a pin without what the connector put in front of the daemon's words: through several levels of
+/// clusters that would be longer than the reason itself.
+fn reason(error: &str) -> &str {
+    match error.split_once(". Message: ") {
+        Some((frame, words)) if frame.starts_with("IPFS error (") => words,
+        _ => error,
     }
 }
 
@@ -247,6 +256,13 @@ mod tests {
         assert_eq!(judged(2, &[Pinned, ClusterError]), Holding::Held);
         assert_eq!(judged(-1, &[ClusterError]), Holding::Failed("p: why".into()));
         assert_eq!(judged(-1, &[Pinning, ClusterError]), Holding::Waiting);
+    }
+
+    #[test]
+    fn a_reason_goes_up_without_its_frames() {
+        let framed = "IPFS error (pin/add?arg=x&progress=true). Code: 200. Message: p1: nobody has it";
+        assert_eq!(reason(framed), "p1: nobody has it");
+        assert_eq!(reason("no progress. Message: none"), "no progress. Message: none");
     }
 
     #[test]

@@ -73,9 +73,9 @@ pub(super) fn start(cluster: &Cluster) -> Vec<smol::Task<()>> {
         runtime::spawn(check(cluster.clone())),
         runtime::spawn(expire(cluster.clone())),
         runtime::spawn(tell_addresses(cluster.clone())),
-        runtime::spawn(super::twins::watch(cluster.clone())),
         runtime::spawn(super::version::agree(cluster.clone())),
         runtime::spawn(super::repin::lead(cluster.clone())),
+        runtime::spawn(super::twins::watch(cluster.clone())),
     ];
     for informer in cluster.inner.settings.informers.clone() {
         tasks.push(runtime::spawn(inform(cluster.clone(), informer)));

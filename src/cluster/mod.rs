@@ -6,16 +6,20 @@
 //! are answered when a majority has them durably.
 
 mod add;
+mod clocks;
 mod content;
+pub mod founding;
 mod holders;
 mod holding;
 mod informers;
+mod leave;
 mod peers;
 mod pins;
 mod repin;
 mod repos;
 mod rpc;
 mod status;
+mod time;
 mod twins;
 mod version;
 
@@ -152,8 +156,9 @@ impl Cluster {
             }),
         };
         rpc::register(&cluster);
-        status::sync::register(&cluster);
         repin::register(&cluster);
+        status::sync::register(&cluster);
+        clocks::register(&cluster);
         let tasks = informers::start(&cluster);
         cluster.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(tasks);
         cluster

@@ -17,8 +17,6 @@ use std::time::Duration;
 
 /// How long our own IPFS node may take to say who it is.
 const IPFS_ID: Duration = Duration::from_secs(5);
-/// How long leadership may take to change hands before a leader is removed.
-const HAND_OVER: Duration = Duration::from_secs(5);
 
 impl Cluster {
     /// `GET /id`; never fails because IPFS is down.
@@ -102,29 +100,6 @@ impl Cluster {
             ))
         })?;
         Ok(self.id_of(&member).await)
-    }
-
-    /// `DELETE /peers/{id}`: removes a member, running, dead, ourselves or the leader.
-    ///
-    /// # Errors
-    /// NotFound for a stranger, Conflict for the last peer, no majority.
-    pub async fn peer_remove(&self, peer: PeerId) -> Result<()> {
-        let leads = self.inner.consensus.leader().is_some_and(|m| m.peer_id == peer);
-        if peer == self.inner.me && leads && self.member_ids().len() > 1 {
-            // A leader that removes itself leaves an election behind; one that hands over first does not.
-            if let Err(error) = self.inner.consensus.hand_over(HAND_OVER).await {
-                log::warn!(target: "cluster", "leadership could not be handed over before leaving: {error}");
-            }
-        }
-        self.inner.consensus.remove_member(peer).await
-    }
-
-    /// Leaves the cluster (`leave_on_shutdown`).
-    ///
-    /// # Errors
-    /// As [`Cluster::peer_remove`].
-    pub async fn leave(&self) -> Result<()> {
-        self.peer_remove(self.inner.me).await
     }
 
     /// What Raft thinks here.

@@ -31,6 +31,7 @@ impl Cluster {
     /// # Errors
     /// Bad options, not enough peers, a direct pin over a recursive one, no majority.
     pub async fn pin(&self, cid: Cid, options: PinOptions) -> Result<Pin> {
+        self.check_clock(options.expire_at).await?;
         let existing = self.find(&cid)?;
         let pin = match options.pin_update {
             Some(source) => self.updated(cid, source, &options).await?,
@@ -207,14 +208,14 @@ impl Cluster {
         &self.inner.tracker
     }
 
-    /// Proposes the removal of pins that have expired. The leader's task: its clock decides when to propose, the
-    /// log decides what is removed.
+    /// Proposes the removal of pins that have expired. The leader's task: the members' clocks decide when to propose,
+    /// the log decides what is removed.
     pub(super) async fn expire(&self) -> Result<()> {
         let status = self.inner.consensus.status();
         if status.leader != Some(status.raft_id) {
             return Ok(());
         }
-        let now = Timestamp::now();
+        let now = self.time().await;
         let mut pins = self.allocations();
         while let Some(pin) = futures::StreamExt::next(&mut pins).await {
             let pin = pin?;

@@ -177,7 +177,7 @@ impl Folder {
         let clean: String = what.chars().filter(|c| !c.is_control()).collect();
         let _ = file.set_len(0);
         let _ = write!(file, "{} {clean}", std::process::id());
-        Ok(FolderLock { _file: file })
+        Ok(FolderLock { file })
     }
 
     /// The addresses of the peerstore, and what was wrong with its lines. An absent file is an empty one.
@@ -234,7 +234,14 @@ fn holder(file: &mut File) -> String {
 /// Holds a folder for this process. Given back on drop and at the end of the process.
 #[derive(Debug)]
 pub struct FolderLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for FolderLock {
+    /// ipfs-cluster takes a lock file with anything in it for held: whoever goes back to it must find it empty.
+    fn drop(&mut self) {
+        let _ = self.file.set_len(0);
+    }
 }
 
 /// A neighbour of `path` to write to, named so that two writers never share one.

@@ -53,7 +53,7 @@ section! {
         /// Addresses to tell others instead of those of the interfaces.
         announce_multiaddress: Vec<Multiaddr> = Vec::new(), List;
         /// Addresses never to tell others.
-        no_announce_multiaddress: Vec<Multiaddr> = Vec::new(), List;
+        no_announce_multiaddress: Vec<Multiaddr> = Vec::new(), List, NoEffect("write those that others should be told into announce_multiaddress");
         /// Help others through firewalls.
         enable_relay_hop: bool = true, Silent, NoEffect("peers connect directly, without relays");
         /// How many connections to keep.
@@ -64,9 +64,9 @@ section! {
         pubsub: PubSub = PubSub::default();
         /// Longest time for one attempt to connect to a peer.
         dial_peer_timeout: Duration = secs(3);
-        /// How often expired pins are looked for.
+        /// How often the shared state is compared with what this peer knows of its pins, and expired pins are looked for.
         state_sync_interval: Duration = secs(300);
-        /// How often failed pins are tried again.
+        /// How often pins are compared with the IPFS node, and whatever is not as it should be is tried again.
         pin_recover_interval: Duration = secs(720);
         /// Fewest copies of a pin that does not say; -1: on every peer.
         replication_factor_min: i32 = -1, Zero;
@@ -94,7 +94,8 @@ section! {
         peers: Vec<Multiaddr> = Vec::new(), Optional, List;
         /// Peers of an existing cluster, with `/p2p/<peer id>`: a fresh peer joins through one of them.
         bootstrap: Vec<Multiaddr> = Vec::new(), Optional, List;
-        /// How often pins are compared with what the IPFS node really has; "0s": at every pin_recover_interval.
+        /// How often pins are compared with what the IPFS node really has, only to show it; "0s": at every
+        /// pin_recover_interval.
         ipfs_sync_interval: Duration = Duration::ZERO, Optional, Zero;
         /// How long a peer may be silent beyond its last ping's life before its content is copied elsewhere: a
         /// reboot should not copy terabytes; "0s": at once.
@@ -147,8 +148,8 @@ section! {
 section! {
     /// Section `consensus.raft`. See [`RaftSection::timing`] for the two ways to write the times.
     RaftSection {
-        /// Peers that found the cluster together, by peer id.
-        init_peerset: Vec<String> = Vec::new(), List, NoEffect("one peer founds the cluster (up) and the others join it (join TOKEN)");
+        /// The founding set by peer id, beside cluster.peers; addresses come from the peerstore or from mDNS.
+        init_peerset: Vec<String> = Vec::new(), List;
         /// Longest wait for a leader, at start and for each write.
         wait_for_leader_timeout: Duration = secs(15);
         /// Longest time for one call to another peer.
@@ -280,7 +281,7 @@ section! {
         id: String = String::new(), Optional, NoEffect("the API is served over TCP only");
         /// Private key of the API inside libp2p.
         private_key: Hidden = Hidden::default(), Optional, NoEffect("the API is served over TCP only");
-        /// Users and passwords; null: nobody is asked.
+        /// Users and passwords (plain, or made by `pinfold hash-password`); null: nobody is asked.
         basic_auth_credentials: Credentials = Credentials::default();
         /// File for a line per request; empty: the log.
         http_log_file: String = String::new();
@@ -300,6 +301,13 @@ section! {
         cors_max_age: Duration = Duration::ZERO, Zero;
         /// Listen beyond this machine without asking for a password: whoever reaches the port commands the peer.
         open_to_network: bool = false, Optional;
+        /// Further names (without port) under which the API may be asked while it asks for no password, as behind a
+        /// proxy of your own; "*": any. IP addresses and local names always may.
+        allowed_hosts: Vec<String> = Vec::new(), Optional, List;
+        /// Most connections at once; when all are taken, the one that has been idle longest makes room.
+        max_connections: u32 = 512, Unit("connections"), Optional;
+        /// Most connections at once from one address that is not this machine's loopback.
+        max_connections_per_address: u32 = 128, Unit("connections"), Optional;
     }
 }
 
@@ -342,8 +350,17 @@ section! {
         extract_headers_path: String = "/api/v0/version".into(), Optional;
         /// How long the daemon's headers are remembered; "0s": for ever.
         extract_headers_ttl: Duration = secs(300), Optional, Zero;
-        /// Listen beyond this machine: whoever reaches the port can pin and unpin.
+        /// Listen beyond this machine without asking for a password: whoever reaches the port can pin and unpin.
         open_to_network: bool = false, Optional;
+        /// Users and passwords (plain, or made by `pinfold hash-password`); null: nobody is asked.
+        basic_auth_credentials: Credentials = Credentials::default(), Optional;
+        /// Further names (without port) under which the proxy may be asked while it asks for no password, as behind
+        /// a proxy of your own; "*": any. IP addresses and local names always may.
+        allowed_hosts: Vec<String> = Vec::new(), Optional, List;
+        /// Most connections at once; when all are taken, the one that has been idle longest makes room.
+        max_connections: u32 = 512, Unit("connections"), Optional;
+        /// Most connections at once from one address that is not this machine's loopback.
+        max_connections_per_address: u32 = 128, Unit("connections"), Optional;
     }
 }
 
@@ -434,7 +451,7 @@ section! {
         priority_pin_max_age: Duration = secs(24 * 3600);
         /// Pins that failed more often than this wait behind the others.
         priority_pin_max_retries: u32 = 5;
-        /// Most pins that wait.
+        /// Most pins that wait in memory, up to 10,000; the others wait on disk.
         max_pin_queue_size: u32 = 1_000_000, Optional;
     }
 }

@@ -6,10 +6,11 @@
 use super::address::{host_port, is_tcp, not_tcp};
 use super::keys::{AllocatorSection, DiskInformer, IpfsSection, RestApiConfig};
 use super::schema::lookup;
-use super::setting::{ByteSize, DiskMetric, Network};
+use super::setting::{ByteSize, Credentials, DiskMetric, Network};
 use super::{keys, Config};
 use crate::clock::format_duration;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
+use crate::password::Password;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 use serde_json::Value;
@@ -93,6 +94,7 @@ pub(super) fn check(config: &Config, warnings: &mut Vec<String>) -> Result<()> {
     cluster(config, warnings)?;
     raft(config, warnings)?;
     apis(config)?;
+    unencrypted(config, warnings);
     ipfs(config)?;
     allocation(config, warnings)?;
     times(config)?;
@@ -214,11 +216,16 @@ fn raft(config: &Config, warnings: &mut Vec<String>) -> Result<()> {
     }
     if r.election_timeout > MAX_ELECTION || r.heartbeat_timeout > MAX_ELECTION {
         return fail(format!(
-            "consensus.raft.heartbeat_timeout is \"{}\" and election_timeout is \"{}\"; at most \"{}\" makes sense, \
+            "consensus.raft.heartbeat_timeout is \"{}\" and consensus.raft.election_timeout is \"{}\"; at most \"{}\" makes sense, \
              \"100ms\" and \"400ms\" are usual on a local network",
             format_duration(r.heartbeat_timeout),
             format_duration(r.election_timeout),
             format_duration(MAX_ELECTION)
+        ));
+    }
+    if let Some(id) = r.init_peerset.iter().find(|id| id.parse::<libp2p::PeerId>().is_err()) {
+        return fail(format!(
+            "consensus.raft.init_peerset has \"{id}\", which is no peer id; write what `pinfold id` shows on that peer"
         ));
     }
     if r.max_voters.is_multiple_of(2) {
@@ -301,6 +308,9 @@ fn apis(config: &Config) -> Result<()> {
         all_sockets("api.ipfsproxy.listen_multiaddress", &proxy.listen_multiaddress, "/ip4/127.0.0.1/tcp/9095")?;
         all_sockets("api.ipfsproxy.node_multiaddress", &proxy.node_multiaddress, "/ip4/127.0.0.1/tcp/5001")?;
         header_bytes("api.ipfsproxy", proxy.max_header_bytes)?;
+        credentials("api.ipfsproxy", &proxy.basic_auth_credentials)?;
+        let hosts = &proxy.allowed_hosts;
+        places("api.ipfsproxy", proxy.max_connections, proxy.max_connections_per_address, hosts)?;
     }
     if config.observations.metrics.enable_stats {
         all_tcp(
@@ -310,6 +320,62 @@ fn apis(config: &Config) -> Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// Most connections that a configuration may grant: each holds a file descriptor.
+const MAX_CONNECTIONS: u32 = 100_000;
+
+fn places(section: &str, connections: u32, per_address: u32, hosts: &[String]) -> Result<()> {
+    for (key, value) in [("max_connections", connections), ("max_connections_per_address", per_address)] {
+        if !(1..=MAX_CONNECTIONS).contains(&value) {
+            return fail(format!("{section}.{key} is {value}; it must be between 1 and {MAX_CONNECTIONS}"));
+        }
+    }
+    let bad = |host: &&String| host.is_empty() || host.contains(['/', ':', ' ']);
+    if let Some(host) = hosts.iter().find(bad) {
+        return fail(format!(
+            "{section}.allowed_hosts has \"{host}\"; write names alone, without scheme and port, like \"cluster.example.org\""
+        ));
+    }
+    Ok(())
+}
+
+fn credentials(section: &str, credentials: &Credentials) -> Result<()> {
+    let Some(users) = &credentials.0 else { return Ok(()) };
+    if users.is_empty() {
+        return fail(format!(
+            "{section}.basic_auth_credentials is {{}}, which lets nobody in; write {{\"user\": \"password\"}}, or \
+             null to ask nobody for a password"
+        ));
+    }
+    // HTTP sends "user:password": a user with a colon could never log in.
+    if users.keys().any(|user| user.is_empty() || user.contains(':')) {
+        return fail(format!(
+            "{section}.basic_auth_credentials has a user name that is empty or has a colon; choose another name"
+        ));
+    }
+    for (user, text) in users {
+        Password::parse(text).context(format!("{section}.basic_auth_credentials: the user \"{user}\""))?;
+    }
+    Ok(())
+}
+
+/// Passwords that anybody on the way can read.
+fn unencrypted(config: &Config, warnings: &mut Vec<String>) {
+    for (section, api) in [("api.restapi", &config.restapi), ("api.pinsvcapi", &config.pinsvcapi)] {
+        let Some(api) = api.as_ref().filter(|api| api.basic_auth_credentials.is_set() && !api.tls()) else { continue };
+        if let Some(address) = beyond(&api.http_listen_multiaddress) {
+            warnings.push(format!(
+                "{section} asks for passwords at \"{address}\" without TLS, so that everybody on the way can read them; set \
+                 ssl_cert_file and ssl_key_file, or listen on 127.0.0.1 behind a proxy that speaks TLS"
+            ));
+        }
+    }
+}
+
+/// The first address that others than this machine can reach.
+fn beyond(addresses: &[Multiaddr]) -> Option<Multiaddr> {
+    addresses.iter().find(|a| host_port(a).is_some_and(|target| !target.is_loopback())).cloned()
 }
 
 fn http_api(section: &str, port: u16, api: &RestApiConfig) -> Result<()> {
@@ -337,20 +403,8 @@ fn http_api(section: &str, port: u16, api: &RestApiConfig) -> Result<()> {
             "{section}.libp2p_listen_multiaddress, id and private_key belong together; set all three or remove them"
         ));
     }
-    if let Some(users) = &api.basic_auth_credentials.0 {
-        if users.is_empty() {
-            return fail(format!(
-                "{section}.basic_auth_credentials is {{}}, which lets nobody in; write {{\"user\": \"password\"}}, or \
-                 null to ask nobody for a password"
-            ));
-        }
-        // HTTP sends "user:password": a user with a colon could never log in.
-        if users.keys().any(|user| user.is_empty() || user.contains(':')) {
-            return fail(format!(
-                "{section}.basic_auth_credentials has a user name that is empty or has a colon; choose another name"
-            ));
-        }
-    }
+    credentials(section, &api.basic_auth_credentials)?;
+    places(section, api.max_connections, api.max_connections_per_address, &api.allowed_hosts)?;
     for name in api.headers.keys() {
         let good = !name.is_empty()
             && name.chars().all(|c| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c));
@@ -458,6 +512,9 @@ fn times(config: &Config) -> Result<()> {
         ("monitor.pubsubmon.check_interval", config.monitor.check_interval),
         ("observations.metrics.reporting_interval", config.observations.metrics.reporting_interval),
     ];
+    if c.ipfs_sync_interval > Duration::ZERO {
+        all.push(("cluster.ipfs_sync_interval", c.ipfs_sync_interval));
+    }
     if c.mdns_interval > Duration::ZERO {
         all.push(("cluster.mdns_interval", c.mdns_interval));
     }
@@ -492,9 +549,6 @@ fn times(config: &Config) -> Result<()> {
 
 /// See [`Config::check_exposure`].
 pub(super) fn exposure(config: &Config, insecure_no_secret: bool) -> Result<()> {
-    let beyond = |addresses: &[Multiaddr]| {
-        addresses.iter().find(|a| host_port(a).is_some_and(|target| !target.is_loopback())).cloned()
-    };
     if config.cluster.secret.is_none() && !insecure_no_secret {
         if let Some(address) = beyond(&config.cluster.listen_multiaddress) {
             return fail(format!(
@@ -520,13 +574,17 @@ pub(super) fn exposure(config: &Config, insecure_no_secret: bool) -> Result<()> 
             return open(section, "http_listen_multiaddress", address, "set basic_auth_credentials");
         }
     }
-    if let Some(proxy) = config.ipfsproxy.as_ref().filter(|proxy| !proxy.open_to_network) {
+    if let Some(proxy) = config
+        .ipfsproxy
+        .as_ref()
+        .filter(|proxy| !proxy.open_to_network && !proxy.basic_auth_credentials.is_set())
+    {
         if let Some(address) = beyond(&proxy.listen_multiaddress) {
             return open(
                 "api.ipfsproxy",
                 "listen_multiaddress",
                 address,
-                "put a proxy that asks in front of it",
+                "set basic_auth_credentials",
             );
         }
     }

@@ -1,15 +1,16 @@
 //! How a peer's two stores become a member's, and how they agree again after a power cut.
 //!
-//! The founder writes what a snapshot at entry 1 would have left: itself as the only voter. So no log of this
-//! cluster ever begins at nothing, and whoever joins gets a snapshot. A joiner only notes the cluster's id and
+//! A founder writes what a snapshot at entry 1 would have left: itself as the only voter, or the members that a
+//! founding set agreed on (see `founding`), the same on each of them. So no log of this cluster ever begins at
+//! nothing, and whoever joins gets a snapshot. A joiner only notes the cluster's id and
 //! waits to be called. Every step can be cut by a power failure and done again.
 
 use super::Start;
 use crate::error::{Error, Result};
-use crate::state::{Applied, Command, Machine, Member, RaftId, Role};
+use crate::state::{version, Applied, Command, Machine, Member, Role};
 use crate::store::{LogBatch, LogStore, StateStore};
 use libp2p::PeerId;
-use raft::eraftpb::EntryType;
+use raft::eraftpb::{ConfState, EntryType};
 use std::sync::Arc;
 
 /// The mark that a founder starts from.
@@ -36,8 +37,25 @@ pub fn prepare(
     }
     match start {
         Start::Found if incarnation.cluster_id == 0 => {
-            found(incarnation.raft_id, peer_id, name, log, state)?;
+            let us = Member {
+                raft_id: incarnation.raft_id,
+                peer_id,
+                name: name.to_owned(),
+                addresses: Vec::new(),
+                role: Role::Voter,
+                version: crate::VERSION.to_owned(),
+            };
+            // There is nobody who could speak less.
+            found(&[us], version::SPOKEN, log, state)?;
             log.set_cluster_id(random.max(1))?;
+        }
+        Start::FoundTogether { cluster_id, members, version } if incarnation.cluster_id == 0 => {
+            let us = members.iter().any(|m| m.raft_id == incarnation.raft_id && m.peer_id == peer_id);
+            if *cluster_id == 0 || !us {
+                return Err(Error::internal("the agreed members of the new cluster are without this peer"));
+            }
+            found(members, *version, log, state)?;
+            log.set_cluster_id(*cluster_id)?;
         }
         Start::Join { cluster_id } if incarnation.cluster_id == 0 => {
             fresh(log, state)?;
@@ -51,7 +69,7 @@ pub fn prepare(
         Start::Restart => {
             return Err(Error::conflict("this data directory was never part of a cluster: found one or join one"))
         }
-        Start::Found | Start::Join { .. } => {
+        Start::Found | Start::FoundTogether { .. } | Start::Join { .. } => {
             return Err(Error::conflict(format!(
                 "this data directory belongs to the cluster {:016x}: run `pinfold state cleanup` before founding or joining another",
                 incarnation.cluster_id
@@ -62,26 +80,20 @@ pub fn prepare(
     Ok(log.incarnation().cluster_id)
 }
 
-fn found(
-    raft_id: RaftId,
-    peer_id: PeerId,
-    name: &str,
-    log: &mut dyn LogStore,
-    state: &Arc<dyn StateStore>,
-) -> Result<()> {
+/// Writes the first members as a snapshot at [`FOUNDED`] would have left them.
+fn found(members: &[Member], version: u16, log: &dyn LogStore, state: &Arc<dyn StateStore>) -> Result<()> {
+    let ids = |role| {
+        let mut ids: Vec<_> = members.iter().filter(|m| m.role == role).map(|m| m.raft_id).collect();
+        ids.sort_unstable();
+        ids
+    };
+    let conf =
+        ConfState { voters: ids(Role::Voter), learners: ids(Role::Learner), ..ConfState::default() };
     if state.applied().index == 0 {
         fresh(log, state)?;
-        let us = Member {
-            raft_id,
-            peer_id,
-            name: name.to_owned(),
-            addresses: Vec::new(),
-            role: Role::Voter,
-            version: crate::VERSION.to_owned(),
-        };
-        Machine::open(state.clone())?.found(FOUNDED, us)?;
+        Machine::open(state.clone())?.found(FOUNDED, members, &conf, version)?;
         state.flush()?;
-    } else if state.applied() != FOUNDED || Machine::open(state.clone())?.conf_state().voters != [raft_id] {
+    } else if state.applied() != FOUNDED || Machine::open(state.clone())?.conf_state() != conf {
         return Err(not_fresh());
     }
     Ok(())

@@ -18,6 +18,7 @@
 pub mod bootstrap;
 pub mod driver;
 mod forward;
+pub mod founding;
 mod handle;
 pub mod membership;
 pub mod message;
@@ -39,7 +40,7 @@ pub use handle::{Consensus, WeakConsensus};
 use shared::Shared;
 pub use wire::Wire;
 
-use crate::state::RaftId;
+use crate::state::{Member, RaftId};
 use libp2p::PeerId;
 use std::time::Duration;
 
@@ -86,6 +87,16 @@ pub struct ConsensusConfig {
 pub enum Start {
     /// Found a cluster of one (fresh directory).
     Found,
+    /// Found a cluster with others (fresh directory, or one in which just this was begun): all of them start with
+    /// the same members and the same id. See [`founding`].
+    FoundTogether {
+        /// The id that was agreed on.
+        cluster_id: u64,
+        /// The members that were agreed on; this peer is one of them.
+        members: Vec<Member>,
+        /// The cluster version that all of them speak.
+        version: u16,
+    },
     /// Fresh directory: wait until a leader adds us as learner (cluster id as told by the join call).
     Join {
         /// Cluster to become a member of.

@@ -128,6 +128,9 @@ pub(super) fn rest(config: &Config, folder: &Folder) -> Option<RestConfig> {
         write_timeout: section.write_timeout,
         idle_timeout: section.idle_timeout,
         max_header_bytes: section.max_header_bytes as usize,
+        max_connections: section.max_connections as usize,
+        max_connections_per_address: section.max_connections_per_address as usize,
+        allowed_hosts: section.allowed_hosts.clone(),
         basic_auth: section.basic_auth_credentials.0.clone(),
         log_file: file(&section.http_log_file),
         headers: section

@@ -7,14 +7,20 @@
 //! long as that takes, and the export of the pins at the very end as long as there are pins.
 
 mod build;
+mod enter;
+mod files;
 mod fresh;
+mod import;
+mod legacy;
 mod notify;
 mod offline;
+mod reach;
 mod run;
 mod signals;
 mod upgrade;
 
-pub use offline::{invite, state_cleanup, state_export, state_import, ImportOverrides};
+pub use import::{state_import, ImportOverrides, Imported};
+pub use offline::{invite, state_cleanup, state_export};
 pub use run::run;
 pub use upgrade::{state_upgrade, Upgraded};
 

@@ -1,41 +1,37 @@
 //! `daemon`, `up`, `join`: start, wait, stop.
 
 use super::signals::Stop;
+use super::enter::{self, Entered, Entry};
 use super::upgrade::{self, Upgraded};
-use super::{build, fresh, notify, say, DaemonOptions, RunMode, STOP_LIMIT};
+use super::{build, files, fresh, legacy, notify, reach, say, DaemonOptions, RunMode, STOP_LIMIT};
 use crate::api::{self, server::Server};
-use crate::cluster::{self, Cluster, JoinRequest, Parts};
+use crate::cluster::founding::Desk;
+use crate::cluster::{Cluster, Parts};
 use crate::config::{init, Config, Env, Folder, Identity};
 use crate::consensus::wire_rpc::RpcWire;
 use crate::consensus::{Consensus, Start};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, Result};
 use crate::ipfs::Ipfs;
 use crate::net::rpc::{Membership, Rpc};
-use crate::net::{split_p2p, Host, HostEvent};
+use crate::net::Host;
 use crate::runtime;
 use crate::state::{transfer, Pins};
 use crate::store::{self, rotate, LogStore, StateStore};
 use crate::tracker::Tracker;
 use libp2p::multiaddr::Protocol;
-use libp2p::{Multiaddr, PeerId};
+use libp2p::PeerId;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Between two attempts to join.
-const JOIN_AGAIN: Duration = Duration::from_secs(1);
-/// How long joining may take in all before the daemon gives up.
-const JOIN_LIMIT: Duration = Duration::from_secs(120);
-/// So many rounds in a row in which every address fails for good end the joining early: more than one,
-/// because a peer that is just stopping hangs up in the same way as one with another secret.
-const FINAL_ROUNDS: u32 = 3;
 /// Between two looks at whether consensus still runs.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
 /// Limit of the hand-over of leadership in a clean stop.
 const HAND_OVER_LIMIT: Duration = Duration::from_millis(1_500);
 /// How long running requests may finish in a clean stop.
 const DRAIN_LIMIT: Duration = Duration::from_millis(500);
-/// Limit of leaving the cluster in a stop that leaves.
-const LEAVE_LIMIT: Duration = Duration::from_secs(10);
+/// Limit of leaving the cluster in a stop that leaves, moving the content included: a third of what systemd grants.
+const LEAVE_LIMIT: Duration = Duration::from_secs(30);
 
 /// Why a running daemon stops.
 enum Ending {
@@ -51,6 +47,7 @@ enum Ending {
 pub fn run(options: DaemonOptions) -> Result<()> {
     // Before anything else: a signal during a slow start must be a clean stop too.
     let mut stop = Stop::catch()?;
+    files::raise_limit();
     runtime::block_on(async move {
         // Boxed: everything of a peer passes through this future, too much for a stack frame.
         let started = Box::pin(start(&options));
@@ -88,11 +85,19 @@ struct Peer {
 
 /// Members as the calls see them. Calls are served before consensus runs (it needs them), so it is filled later.
 #[derive(Default)]
-struct Members(OnceLock<Consensus>);
+struct Members {
+    consensus: OnceLock<Consensus>,
+    /// Every call is registered.
+    complete: AtomicBool,
+}
 
 impl Membership for Members {
     fn is_member(&self, peer: &PeerId) -> bool {
-        self.0.get().is_some_and(|c| c.is_member(peer))
+        self.consensus.get().is_some_and(|c| c.is_member(peer))
+    }
+
+    fn is_starting(&self) -> bool {
+        !self.complete.load(Ordering::Acquire)
     }
 }
 
@@ -124,6 +129,8 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     }
 
     let data = config.resolve(&folder, &config.consensus.data_folder);
+    let joins = !options.bootstrap.is_empty() || !invited.is_empty() || !config.cluster.bootstrap.is_empty();
+    legacy::before_start(&folder, &data, config.consensus.backups_rotate as usize, joins)?;
     if options.upgrade {
         let data = data.clone();
         let done = runtime::unblock(move || upgrade::upgrade(&data, &mut |_| Ok(true))).await?;
@@ -147,12 +154,25 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     let host = Host::start(build::host(&config, &identity)).await?;
     let members = Arc::new(Members::default());
     let rpc = Rpc::start(host.clone(), members.clone())?;
-    remember_peers(&folder, &config, &host);
-    let ipfs = build::ipfs(&config, &folder).await.context("ipfs_connector")?;
-
+    let desk = Desk::open(&rpc, &data);
     let mut bootstrap = options.bootstrap.clone();
     bootstrap.extend(invited);
-    let begin = membership(&log, &bootstrap, &identity, &config, &rpc).await?;
+    let known = reach::known_addresses(&folder, &config, &bootstrap);
+    known.iter().for_each(|(peer, addresses)| host.set_addresses(*peer, addresses.clone()));
+    let ipfs = build::ipfs(&config, &folder).await.context("ipfs_connector")?;
+
+    let entry = Entry {
+        folder: &folder,
+        config: &config,
+        identity: &identity,
+        data: &data,
+        incarnation: log.incarnation(),
+        state: state.clone(),
+        rpc: &rpc,
+        desk: &desk,
+        told: &bootstrap,
+    };
+    let Entered { start: begin, chosen } = entry.decide().await?;
     let joined = matches!(begin, Start::Join { .. });
     let wire = RpcWire::new(rpc.clone());
     let consensus = Consensus::start(
@@ -163,7 +183,8 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
         wire.clone(),
     )?;
     wire.serve(&consensus);
-    let _ = members.0.set(consensus.clone());
+    let _ = members.consensus.set(consensus.clone());
+    desk.is_member(&consensus, chosen).await;
 
     let tracker = Tracker::start(
         identity.peer_id(),
@@ -182,7 +203,11 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
         ipfs: ipfs.clone(),
         settings: build::settings(&config, &folder),
     });
-    runtime::spawn(listen_to_discovery(host.clone(), consensus.clone())).detach();
+    members.complete.store(true, Ordering::Release);
+    runtime::spawn(reach::listen_to_discovery(host.clone(), consensus.clone())).detach();
+    runtime::spawn(reach::knock(host.clone(), desk, consensus.downgrade(), known)).detach();
+    let keep = reach::keep_peerstore(folder.clone(), identity.peer_id(), consensus.downgrade());
+    runtime::spawn(keep).detach();
     let server = match build::rest(&config, &folder) {
         Some(rest) => Some(api::start_rest(rest, cluster.clone()).await.context("api.restapi")?),
         None => None,
@@ -192,7 +217,10 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
         None => None,
     };
     // A peer of a cluster without a majority serves reads and waits; only a joiner must be let in first.
-    let waited = consensus.wait_ready(config.consensus.wait_for_leader_timeout).await;
+    let patience = config.consensus.wait_for_leader_timeout;
+    // Many may join at once, and each is sent the whole state.
+    let patience = if joined { patience.max(enter::JOIN_LIMIT) } else { patience };
+    let waited = consensus.wait_ready(patience).await;
     match waited {
         Ok(()) => {}
         Err(error) if joined => return Err(error.context("joined, but could not catch up")),
@@ -230,110 +258,6 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     };
     peer.announce(&identity);
     Ok(peer)
-}
-
-/// Addresses from the configuration and from the last run.
-fn remember_peers(folder: &Folder, config: &Config, host: &Host) {
-    let mut known = config.cluster.peer_addresses.clone();
-    match folder.read_peerstore() {
-        Ok((addresses, warnings)) => {
-            known.extend(addresses);
-            warnings.iter().for_each(|w| log::warn!(target: "pstoremgr", "{w}"));
-        }
-        Err(error) => log::warn!(target: "pstoremgr", "{error}"),
-    }
-    let mut by_peer: std::collections::BTreeMap<PeerId, Vec<Multiaddr>> = std::collections::BTreeMap::new();
-    for (peer, address) in known.iter().filter_map(|a| split_p2p(a).ok()) {
-        by_peer.entry(peer).or_default().push(address);
-    }
-    for (peer, addresses) in by_peer {
-        host.set_addresses(peer, addresses);
-    }
-}
-
-/// Decides how this peer enters the cluster: go on, join, or found.
-async fn membership(
-    log: &store::lmdb::LmdbLog,
-    bootstrap: &[Multiaddr],
-    identity: &Identity,
-    config: &Config,
-    rpc: &Rpc,
-) -> Result<Start> {
-    let incarnation = log.incarnation();
-    if incarnation.cluster_id != 0 {
-        if !bootstrap.is_empty() {
-            log::info!(target: "cluster", "this peer is a member already: it goes on instead of joining again");
-        }
-        return Ok(Start::Restart);
-    }
-    let bootstrap: Vec<&Multiaddr> = bootstrap
-        .iter()
-        .filter(|a| split_p2p(a).map_or(true, |(peer, _)| peer != identity.peer_id()))
-        .collect();
-    if bootstrap.is_empty() {
-        return Ok(Start::Found);
-    }
-    let request = JoinRequest {
-        raft_id: incarnation.raft_id,
-        name: config.cluster.peername.clone(),
-        addresses: rpc.host().addresses().iter().map(ToString::to_string).collect(),
-        version: crate::VERSION.into(),
-    };
-    let deadline = Instant::now() + JOIN_LIMIT;
-    let mut final_rounds = 0;
-    loop {
-        let mut failures = Vec::new();
-        for address in &bootstrap {
-            match join_through(address, &request, rpc).await {
-                Ok(start) => return Ok(start),
-                Err(error) => failures.push(error),
-            }
-        }
-        let for_good = failures.iter().all(|e| waiting_is_in_vain(e.kind()));
-        let kind = failures.first().map_or(Kind::Unavailable, Error::kind);
-        let reasons = failures.iter().map(Error::message).collect::<Vec<_>>().join("; ");
-        final_rounds = if for_good { final_rounds + 1 } else { 0 };
-        if final_rounds == FINAL_ROUNDS {
-            return Err(Error::new(kind, format!("could not join: {reasons}")));
-        }
-        if Instant::now() >= deadline {
-            return Err(Error::unavailable(format!("could not join within {JOIN_LIMIT:?}: {reasons}")));
-        }
-        log::warn!(target: "cluster", "could not join yet: {reasons}");
-        runtime::sleep(JOIN_AGAIN).await;
-    }
-}
-
-/// Whether a failure to join stays one however long this peer waits: another secret, another peer at the
-/// address, another version, a refusal.
-fn waiting_is_in_vain(kind: Kind) -> bool {
-    matches!(kind, Kind::Conflict | Kind::Forbidden | Kind::Version | Kind::Invalid)
-}
-
-async fn join_through(address: &Multiaddr, request: &JoinRequest, rpc: &Rpc) -> Result<Start> {
-    let (peer, dialable) = split_p2p(address)?;
-    rpc.host().connect(peer, vec![dialable]).await?;
-    let reply = cluster::join(rpc, peer, request).await?;
-    let members = reply.members()?;
-    for member in &members {
-        rpc.host().set_addresses(member.peer_id, member.addresses.clone());
-    }
-    log::info!(target: "cluster", "let in by {peer}: a cluster of {} members", members.len());
-    Ok(Start::Join { cluster_id: reply.cluster_id })
-}
-
-/// Multicast discovery only tells where members are; who is a member is decided by the log.
-async fn listen_to_discovery(host: Host, consensus: Consensus) {
-    let events = host.events();
-    while let Ok(event) = events.recv().await {
-        if let HostEvent::Discovered(peer, addresses) = event {
-            if consensus.is_member(&peer) && !host.is_connected(&peer) {
-                if let Err(error) = host.connect(peer, addresses).await {
-                    log::debug!(target: "cluster", "found {peer} nearby, but: {error}");
-                }
-            }
-        }
-    }
 }
 
 impl Peer {
@@ -406,11 +330,11 @@ impl Peer {
         let mut left = matches!(ending, Ending::Removed);
         if alive && (leave || self.config.cluster.leave_on_shutdown) {
             match runtime::timeout(LEAVE_LIMIT, "leaving the cluster", self.cluster.leave()).await {
-                Ok(()) => left = true,
+                Ok(gone) => left = gone,
                 Err(error) => log::warn!(target: "service", "could not leave the cluster: {error}"),
             }
         }
-        let addresses: Vec<Multiaddr> = self.known_peers();
+        let addresses = reach::member_addresses(self.host.peer_id(), &self.consensus);
         let servers: Vec<Server> = self.server.take().into_iter().chain(self.proxy.take()).collect();
         let steps = async {
             // At the same time: their limits must not add up.
@@ -430,8 +354,12 @@ impl Peer {
         if let Err(error) = runtime::timeout(STOP_LIMIT, "a clean stop", steps).await {
             log::warn!(target: "service", "{error}; what is committed is safe");
         }
-        if let Err(error) = self.folder.write_peerstore(&addresses) {
-            log::warn!(target: "service", "{error}");
+        if matches!(ending, Ending::Removed) {
+            enter::note_removal(&self.folder, self.consensus.status().cluster_id);
+        } else if !self.consensus.members().is_empty() {
+            if let Err(error) = self.folder.write_peerstore(&addresses) {
+                log::warn!(target: "service", "{error}");
+            }
         }
         self.put_away(ending, left).await
     }
@@ -464,13 +392,5 @@ impl Peer {
             )),
             _ => Ok(()),
         }
-    }
-
-    /// Where the other members are, for the next start.
-    fn known_peers(&self) -> Vec<Multiaddr> {
-        let me = self.host.peer_id();
-        let members = self.consensus.members();
-        let others = members.into_iter().filter(|m| m.peer_id != me);
-        others.flat_map(|m| m.addresses.into_iter().map(move |a| a.with(Protocol::P2p(m.peer_id)))).collect()
     }
 }

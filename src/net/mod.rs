@@ -18,6 +18,7 @@ mod sentences;
 mod streams;
 mod swarm;
 mod transport;
+mod version;
 
 pub use identity::Identity;
 
@@ -229,11 +230,15 @@ impl Host {
         if self.is_connected(&peer) {
             return Ok(());
         }
+        let first = extra.first().cloned();
         let mut addresses = book::clean(extra);
         for known in self.addresses_of(&peer) {
             if !addresses.contains(&known) {
                 addresses.push(known);
             }
+        }
+        if let (true, Some(address)) = (addresses.is_empty(), first) {
+            return Err(not_dialable(&address));
         }
         self.dial(Some(peer), addresses).await.map(drop)
     }
@@ -246,9 +251,7 @@ impl Host {
         }
         let clean = book::clean([address.clone()]);
         if clean.is_empty() {
-            return Err(Error::invalid(format!(
-                "cannot connect to {address}: only /ip4, /ip6, /dns, /dns4 and /dns6 with /tcp/<port> can be dialled"
-            )));
+            return Err(not_dialable(&address));
         }
         self.dial(peer, clean).await
     }
@@ -302,8 +305,8 @@ impl Host {
             // A connection may end between the look and the order; then one more dial is worth it.
             for last in [false, true] {
                 self.connect(peer, Vec::new()).await?;
-                if self.inner.shared.lacks_protocol(&peer, protocol) {
-                    return Err(sentences::unsupported(peer, protocol));
+                if let Some(error) = self.inner.shared.mismatch(peer, protocol) {
+                    return Err(error);
                 }
                 match self.inner.registry.open(peer, protocol, limit).await {
                     Ok(stream) => return Ok(stream),
@@ -350,6 +353,13 @@ impl Host {
             let _ = done.await;
         }
     }
+}
+
+/// An address of another kind than ours.
+fn not_dialable(address: &Multiaddr) -> Error {
+    Error::invalid(format!(
+        "cannot connect to {address}: only /ip4, /ip6, /dns, /dns4 and /dns6 with /tcp/<port> can be dialled"
+    ))
 }
 
 /// The sentence for an error on a stream that [`Host::open`] or [`Host::accept`] gave; `doing` reads like

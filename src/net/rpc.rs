@@ -52,6 +52,10 @@ pub enum Access {
 pub trait Membership: Send + Sync + 'static {
     /// Whether this peer is a member now.
     fn is_member(&self, peer: &PeerId) -> bool;
+    /// Whether this peer is still starting, so that calls it does not know yet may come to be known.
+    fn is_starting(&self) -> bool {
+        false
+    }
 }
 
 /// Serves one method.
@@ -261,6 +265,11 @@ impl Inner {
         let methods = self.methods.read().unwrap_or_else(|poisoned| poisoned.into_inner());
         let ourselves = self.host.peer_id();
         let Some(found) = methods.get(method) else {
+            if self.members.is_starting() {
+                return Err(Error::unavailable(format!(
+                    "peer {ourselves} is still starting and does not answer the call \"{method}\" yet; try again"
+                )));
+            }
             return Err(Error::version(format!(
                 "peer {ourselves} does not know the call \"{method}\"; it runs another version of pinfold: update the older one"
             )));

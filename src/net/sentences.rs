@@ -44,7 +44,7 @@ fn tcp(error: &io::Error) -> String {
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => {
             format!("{error}; is the machine on and in a network that this one can reach?")
         }
-        io::ErrorKind::NotFound => format!("{error}; is the name right?"),
+        io::ErrorKind::NotFound => format!("{error}; is the name right, and does this machine reach a name server?"),
         _ => error.to_string(),
     }
 }

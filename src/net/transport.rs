@@ -198,8 +198,13 @@ async fn connect(target: Target, limit: Duration, traffic: Arc<Traffic>) -> io::
         let addresses: Vec<SocketAddr> = match target {
             Target::Address(address) => vec![address],
             Target::Name { name, port, family } => {
-                let resolved =
-                    crate::runtime::unblock(move || (name.as_str(), port).to_socket_addrs()).await?;
+                let asked = name.clone();
+                let resolved = crate::runtime::unblock(move || (asked.as_str(), port).to_socket_addrs()).await;
+                // The system's words name neither the name nor what to do, and their kind is none of its own.
+                let resolved = resolved.map_err(|error| {
+                    let words = format!("the name {name} has no address ({error})");
+                    io::Error::new(io::ErrorKind::NotFound, words)
+                })?;
                 resolved
                     .filter(|a| family.is_none_or(|f| a.is_ipv4() == (f == Family::V4)))
                     .take(RESOLVED_MAX)

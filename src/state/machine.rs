@@ -308,20 +308,22 @@ impl Machine {
         Ok(events)
     }
 
-    /// Writes what a snapshot of a new cluster would have left: its founder as the only voter, and the highest version
-    /// that this program speaks, because there is nobody who could speak less.
+    /// Writes what a snapshot of a new cluster would have left: its founders as the only members, and the highest
+    /// version that all of them speak.
     ///
     /// # Errors
     /// Nothing was written: the disk, or a state that is not empty.
-    pub fn found(&mut self, at: Applied, founder: Member) -> Result<()> {
-        let conf = ConfState { voters: vec![founder.raft_id], ..ConfState::default() };
+    pub fn found(
+        &mut self,
+        at: Applied,
+        founders: &[Member],
+        conf_state: &ConfState,
+        version: u16,
+    ) -> Result<()> {
         let mut draft = self.draft(at)?;
-        let rows = [
-            (Table::Members, member_key(founder.raft_id), founder.encode()),
-            conf_state_row(&conf),
-            version_row(version::SPOKEN),
-        ];
-        for (table, key, value) in rows {
+        let members = founders.iter().map(|m| (Table::Members, member_key(m.raft_id), m.encode()));
+        let others = [conf_state_row(conf_state), version_row(version)];
+        for (table, key, value) in members.chain(others) {
             draft.put(table, key, Some(value))?;
         }
         self.commit(draft)?;

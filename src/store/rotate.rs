@@ -8,6 +8,8 @@ use super::files;
 use crate::error::{Context as _, Error, Result};
 use std::path::{Path, PathBuf};
 
+/// Numbers beyond those to keep that are looked at for older folders, from when more were to be kept.
+const BEYOND: usize = 64;
 /// Old folders that are kept by default: `.old.0` to `.old.4`.
 pub const KEEP: usize = 5;
 
@@ -47,6 +49,9 @@ pub fn rotate(dir: &Path, keep: usize) -> Result<Option<PathBuf>> {
     }
     let newest = old(dir, 0);
     rename(dir, &newest)?;
+    for number in (keep..keep + BEYOND).take_while(|n| old(dir, *n).exists()) {
+        files::remove_dir(&old(dir, number))?;
+    }
     files::sync_dir(parent)?;
     Ok(Some(newest))
 }
@@ -76,10 +81,15 @@ mod tests {
         }
         let kept: Vec<_> = (0..4).map(|n| read(&old(&dir, n))).collect();
         assert_eq!(kept, [Some("4".into()), Some("3".into()), Some("2".into()), None]);
+        // Fewer are to be kept from now on.
+        make(&dir, "5");
+        rotate(&dir, 1).expect("rotate");
+        let kept: Vec<_> = (0..3).map(|n| read(&old(&dir, n))).collect();
+        assert_eq!(kept, [Some("5".into()), None, None]);
         make(&dir, "gone");
         assert_eq!(rotate(&dir, 0).expect("delete"), None);
         assert!(!dir.exists());
-        assert_eq!(read(&old(&dir, 0)), Some("4".into()));
+        assert_eq!(read(&old(&dir, 0)), Some("5".into()));
     }
 
     #[test]

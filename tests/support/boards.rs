@@ -128,7 +128,11 @@ impl Drop for Boards {
     fn drop(&mut self) {
         for name in self.names.iter().chain([&self.switch]) {
             let pids = Command::new("ip").args(["netns", "pids", name]).output();
-            for pid in pids.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default().split_whitespace() {
+            for pid in pids
+                .map(|o| String::from_utf8_lossy(&o.stdout).into_owned())
+                .unwrap_or_default()
+                .split_whitespace()
+            {
                 let _ = Command::new("kill").args(["-9", pid]).output();
             }
             let _ = Command::new("ip").args(["netns", "del", name]).output();

@@ -132,7 +132,7 @@ impl Peer {
 
     /// Starts by another name of the executable, and waits until it is ready.
     pub fn start_as(&mut self, program: &Path, args: &[&str]) {
-        self.spawn_by(under_test(program), args);
+        self.spawn_as(program, args);
         self.wait_ready();
     }
 

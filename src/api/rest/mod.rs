@@ -1,6 +1,6 @@
 //! The REST API of ipfs-cluster 1.1.6 (port 9094), route for route, and pinfold's own reading of content.
 //!
-//! A request passes credentials, then CORS, then the removal of trailing slashes, then the routes, in that order, as in
+//! A request passes the rules for browsers, then credentials, then CORS, then the removal of trailing slashes, then the routes, in that order, as in
 //! ipfs-cluster. Handlers take a [`Call`], check what it says, ask [`Cluster`], and give an answer or an
 //! [`Error`], which becomes `{"code":…,"message":…}`.
 //!
@@ -17,15 +17,17 @@ pub use content::Listed;
 
 use super::access::AccessFile;
 use super::auth::{Auth, Refusal};
+use super::browsers::Browsers;
 use super::cors::Cors;
-use super::http::{empty, full, Body, Request, Response, Service, User};
+use super::http::{empty, full, Body, Remote, Request, Response, Service, User};
 use super::json;
 use super::query::{decode, Query};
 use super::types::ErrorBody;
 use crate::cluster::Cluster;
-use crate::error::{Error, Result};
+use crate::clock;
+use crate::error::{Context, Error, Result};
 use async_trait::async_trait;
-use hyper::header::{HeaderMap, HeaderName, HeaderValue, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Method, StatusCode};
 use serde::Serialize;
 
@@ -38,6 +40,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 pub struct Rest {
     cluster: Cluster,
     auth: Option<Auth>,
+    browsers: Browsers,
     cors: Cors,
     headers: Vec<(HeaderName, HeaderValue)>,
     access_file: Option<AccessFile>,
@@ -61,10 +64,11 @@ impl Rest {
     pub fn new(
         cluster: Cluster,
         auth: Option<Auth>,
+        browsers: Browsers,
         cors: Cors,
         headers: Vec<(HeaderName, HeaderValue)>,
     ) -> Self {
-        Rest { cluster, auth, cors, headers, access_file: None }
+        Rest { cluster, auth, browsers, cors, headers, access_file: None }
     }
 
     /// The same with its access log in a file.
@@ -73,11 +77,11 @@ impl Rest {
         Rest { access_file, ..self }
     }
 
-    fn authorize(&self, request: &Request) -> Result<Option<String>, Refusal> {
+    async fn authorize(&self, request: &Request) -> Result<Option<String>, Refusal> {
         let open = *request.method() == Method::OPTIONS
             || (*request.method() == Method::GET && request.uri().path() == "/health");
         match &self.auth {
-            Some(auth) if !open => auth.check(request.headers()).map(Some),
+            Some(auth) if !open => auth.check(request.headers()).await.map(Some),
             _ => Ok(None),
         }
     }
@@ -130,6 +134,7 @@ impl Rest {
             ["monitor", "metrics", name] if get => answer(&self.cluster.metrics(name)),
             ["health"] if get => Ok(no_content()),
             ["health", "graph"] if get => answer(&self.cluster.graph().await?),
+            ["health", "clocks"] if get => answer(&self.cluster.clocks().await),
             ["health", "consensus"] if get => answer(&self.cluster.consensus_health()),
             ["health", "alerts"] if get => answer(&self.cluster.alerts()),
             ["health", "bandwidth"] if get => answer(&self.cluster.bandwidth()),
@@ -142,13 +147,22 @@ impl Rest {
 
     fn token(&self, call: &Call) -> Result<Response> {
         match (&self.auth, &call.user) {
-            (Some(auth), Some(user)) => answer(&serde_json::json!({ "token": auth.token(user)? })),
+            (Some(auth), Some(user)) => {
+                let life = match call.query.get("expire-in") {
+                    None => None,
+                    Some(text) => Some(clock::parse_duration(text).context("expire-in")?),
+                };
+                answer(&serde_json::json!({ "token": auth.token(user, life)? }))
+            }
             _ => Err(Error::unauthorized("unauthorized")),
         }
     }
 
     fn refuse(&self, refusal: Refusal) -> Response {
-        let mut response = self.failure(&refusal.error);
+        let mut response = self.failed(refusal.status, &refusal.error);
+        if refusal.status == StatusCode::TOO_MANY_REQUESTS {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
         for challenge in refusal.challenges {
             response.headers_mut().append(WWW_AUTHENTICATE, challenge);
         }
@@ -178,7 +192,14 @@ impl Service for Rest {
     }
 
     async fn call(&self, request: Request) -> Response {
-        let user = match self.authorize(&request) {
+        let remote = request.extensions().get::<Remote>().copied().unwrap_or(Remote(None));
+        let judged = self.browsers.check(request.method(), request.headers(), remote, Some(&self.cors));
+        if let Err(error) = judged {
+            let mut response = self.failure(&error);
+            self.dress(&mut response);
+            return response;
+        }
+        let user = match self.authorize(&request).await {
             Ok(user) => user,
             Err(refusal) => {
                 let mut response = self.refuse(refusal);
@@ -207,9 +228,16 @@ impl Service for Rest {
 
     fn failure(&self, error: &Error) -> Response {
         let code = error.kind().http_status();
-        let body = ErrorBody { code, message: error.message().to_owned() };
+        self.failed(StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), error)
+    }
+}
+
+impl Rest {
+    /// An error under a status of its own.
+    fn failed(&self, status: StatusCode, error: &Error) -> Response {
+        let body = ErrorBody { code: status.as_u16(), message: error.message().to_owned() };
         let mut response = Response::new(full(json::to_vec(&body).unwrap_or_default()));
-        *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        *response.status_mut() = status;
         response.headers_mut().insert(CONTENT_TYPE, JSON);
         response
     }

@@ -4,6 +4,7 @@
 //! `/unix/run/api.sock`. Several are tried in order. A folder's own file also gives the credentials, so
 //! that on the board itself `pinfold -c FOLDER status` needs no password on the command line.
 
+use crate::api::own;
 use crate::error::{Context, Error, Result};
 use libp2p::multiaddr::{Multiaddr, Protocol};
 use serde_json::Value;
@@ -127,8 +128,8 @@ pub fn parse_hosts(text: &str, https: bool) -> Result<Vec<Endpoint>> {
 pub struct FolderApi {
     /// Where it listens, as seen from this machine.
     pub endpoints: Vec<Endpoint>,
-    /// A user and password that it accepts.
-    pub credentials: Option<(String, String)>,
+    /// A value of the `Authorization` header that it accepts.
+    pub authorization: Option<String>,
 }
 
 /// Reads where the API of the peer in `folder` is. `env` overrides the file as it does for the daemon.
@@ -194,9 +195,8 @@ fn api_of(config: &Value, env: &dyn Fn(&str) -> Option<String>) -> Result<Folder
             .map(|(u, p)| (u.trim().to_string(), p.to_string()))
             .collect();
     }
-    // A user without a password can never log in.
-    let credentials = users.into_iter().find(|(u, p)| !u.is_empty() && !p.is_empty());
-    Ok(FolderApi { endpoints, credentials })
+    let authorization = own::authorization(users.iter().map(|(user, password)| (user, password)))?;
+    Ok(FolderApi { endpoints, authorization })
 }
 
 #[cfg(test)]
@@ -228,7 +228,7 @@ mod tests {
         let api = api_of(&config, &none).expect("api");
         assert_eq!(api.endpoints[0].url(""), "http://127.0.0.1:19094");
         assert_eq!(api.endpoints[1].url(""), "http://[::1]:19094");
-        assert_eq!(api.credentials, Some(("me".into(), "pw".into())));
+        assert_eq!(api.authorization.as_deref(), Some("Basic bWU6cHc="));
         let env = |name: &str| {
             (name == "CLUSTER_RESTAPI_HTTPLISTENMULTIADDRESS").then(|| "/ip4/10.0.0.1/tcp/7".to_string())
         };

@@ -57,7 +57,7 @@ impl Client {
     /// [`Failure::Argument`] for an address or folder that cannot be used.
     pub fn new(face: Face, globals: &Globals, env: &dyn Fn(&str) -> Option<String>) -> Outcome<Client> {
         let mut verify = !globals.no_check_certificate;
-        let mut credentials = None;
+        let mut authorization = None;
         let mut endpoints = None;
         // pinfold's own folder is looked at even when nobody names it: `up` may have chosen other ports.
         let folder = globals.config.as_ref().map(PathBuf::from).or_else(|| {
@@ -70,7 +70,7 @@ impl Client {
                 Ok(api) => {
                     // The daemon's certificate names the board, not 127.0.0.1; and nobody is in between.
                     verify &= !api.endpoints.iter().all(Endpoint::is_this_machine);
-                    credentials = api.credentials;
+                    authorization = api.authorization;
                     endpoints = Some(api.endpoints);
                 }
                 // With --host the folder was only asked for credentials.
@@ -81,7 +81,8 @@ impl Client {
         let mut https = globals.https;
         if let Some(text) = &globals.basic_auth {
             let (user, password) = text.split_once(':').unwrap_or((text, ""));
-            credentials = Some((user.to_string(), password.to_string()));
+            let pair = data_encoding::BASE64.encode(format!("{user}:{password}").as_bytes());
+            authorization = Some(format!("Basic {pair}"));
             if globals.force_http {
                 eprintln!("WARNING: the credentials travel without encryption (--force-http)");
             } else if endpoints.is_none() || globals.host.is_some() {
@@ -103,10 +104,7 @@ impl Client {
         }
         Ok(Client {
             endpoints,
-            authorization: credentials.map(|(user, password)| {
-                let pair = format!("{user}:{password}");
-                format!("Basic {}", data_encoding::BASE64.encode(pair.as_bytes()))
-            }),
+            authorization,
             timeout: globals.timeout.filter(|t| *t > 0).map(Duration::from_secs),
             verify,
             debug: globals.debug,
@@ -281,7 +279,10 @@ fn transport(method: &Method, url: &str, error: ureq::Error) -> Failure {
             Failure::Transport(refused(method, url))
         }
         ureq::Error::ConnectionFailed => Failure::Transport(refused(method, url)),
-        error => Failure::Transport(format!("{method} {url}: {}", hint(&error.to_string()))),
+        error => {
+            let text = tls::trouble(&error).unwrap_or_else(|| hint(&error.to_string()));
+            Failure::Transport(format!("{method} {url}: {text}"))
+        }
     }
 }
 

@@ -91,7 +91,7 @@ async fn connect(client: &Client, endpoint: &Endpoint, method: &Method) -> Outco
         let secured = futures_rustls::TlsConnector::from(Arc::new(config))
             .connect(name, plain)
             .await
-            .map_err(|e| Error::io(hint(&e.to_string())))?;
+            .map_err(|e| Error::io(tls::trouble(&e).unwrap_or_else(|| hint(&e.to_string()))))?;
         Ok(Box::new(secured) as Box<dyn Wire>)
     };
     runtime::timeout(limit, "connecting", connecting).await.map_err(|e| match e.kind() {

@@ -538,3 +538,42 @@ fn two_nodes_exchange_a_folder_over_their_own_swarm() {
         b.close().await;
     });
 }
+
+#[test]
+fn a_collection_comes_by_itself_when_an_interval_says_so() {
+    let open = |interval: Option<Duration>| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config =
+            EmbeddedConfig::new(folder.path(), libp2p::identity::Keypair::generate_ed25519());
+        (config.gc_grace, config.gc_interval) = (Duration::ZERO, interval);
+        let node = block_on(Embedded::open(config)).unwrap();
+        let mut sink = Neighbour::default();
+        let kept = block_on(make_tree(&mut sink, 1, 3)).cid;
+        let blocks = |sink: &Neighbour| -> Vec<Block> {
+            let all = sink.0.blocks.lock().unwrap();
+            all.iter().map(|(cid, data)| Block { cid: *cid, data: data.clone() }).collect()
+        };
+        let pinned = blocks(&sink);
+        block_on(node.put_blocks(pinned.clone())).unwrap();
+        let request = PinRequest { cid: kept, mode: PinMode::Recursive, update_from: None, providers: Vec::new() };
+        block_on(node.pin(request, quiet())).unwrap();
+        let mut other = Neighbour::default();
+        block_on(make_tree(&mut other, 2, 3));
+        block_on(node.put_blocks(blocks(&other))).unwrap();
+        (folder, node, pinned.len() as u64)
+    };
+    let count = |node: &Embedded| node.blocks().usage().blocks;
+    let (_folder, by_itself, pinned) = open(Some(Duration::from_millis(50)));
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    while count(&by_itself) > pinned {
+        assert!(std::time::Instant::now() < deadline, "{} blocks", count(&by_itself));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(count(&by_itself), pinned, "what a pin reaches stays");
+    let (_folder, on_request, pinned) = open(None);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(count(&on_request) > pinned);
+    for node in [by_itself, on_request] {
+        block_on(node.close());
+    }
+}
