@@ -135,12 +135,15 @@ def main():
     a = a.parse_args()
     tmp = tempfile.mkdtemp(prefix="pinfold-bench-")
     bins = os.environ.get("PEERS_BIN") or run("bash", f"{SHARED}/install.sh", os.path.join(ROOT, "target", "peers")).strip()
-    kubo = Kubo(os.path.join(tmp, "kubo"), bins, 17501)
-    front = Peer(os.path.join(tmp, "front"), 17601, kubo=17501)
-    own = Peer(os.path.join(tmp, "own"), 17701)
-    sides = {"Kubo, direct": 17501, "proxy in front of Kubo": 17601, "embedded node": 17701}
+    started = []
+    sides = {"Kubo, direct": 17501, "proxy in front of Kubo": 17701, "embedded node": 17801}
     times = {}
     try:
+        started.append(Kubo(os.path.join(tmp, "kubo"), bins, 17501))
+        front = Peer(os.path.join(tmp, "front"), 17701, kubo=17501)
+        started.append(front)
+        own = Peer(os.path.join(tmp, "own"), 17801)
+        started.append(own)
         for rnd in range(a.rounds):
             cids = {}
             for name, port in sides.items():
@@ -172,7 +175,7 @@ def main():
             peak = watch.end()
             print(f"{name}: {a.gib:g} GiB up ({mib / up:.0f} MiB/s) and down ({total / PIECE / down:.0f} MiB/s): RSS {before[0]:.0f} -> {peak[0]:.0f} MB at most, anonymous {before[1]:.0f} -> {peak[1]:.0f} MB", flush=True)
     finally:
-        for side in (front, own, kubo):
+        for side in reversed(started):
             side.stop()
         shutil.rmtree(tmp, ignore_errors=True)
 

@@ -20,8 +20,8 @@ use multihash::Multihash;
 use ring::digest;
 use serde::Serialize;
 
-/// Blocks of one form that are being made durable at once: they share a flush.
-const PUTTING: usize = 16;
+/// Blocks of one form that are being made durable at once: they share a flush, and memory for the largest of them.
+const PUTTING: usize = 8;
 /// Longest content of an identity hash, bytes.
 const MAX_INLINE: usize = 64;
 /// Kubo's words for a block that cannot travel.

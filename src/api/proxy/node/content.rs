@@ -142,7 +142,7 @@ async fn whole_size(blocks: &dyn BlockGetter, cid: &Cid) -> Result<u64> {
 }
 
 /// A line of `ls`.
-#[derive(Clone, Serialize)]
+#[derive(Serialize)]
 struct Line {
     #[serde(rename = "Name")]
     name: String,
@@ -239,17 +239,8 @@ pub(super) async fn ls(node: &Node, call: &Call) -> Result<Reply> {
         links.sort_by(|a, b| a.name.cmp(&b.name));
         objects.push(Object { hash: path, links });
     }
-    let headers = call.flag("headers", false);
-    Reply::either(
-        call.text,
-        &Objects {
-            objects: objects
-                .iter()
-                .map(|o| Object { hash: o.hash.clone(), links: o.links.clone() })
-                .collect(),
-        },
-        || table(&objects, several, headers),
-    )
+    let (headers, all) = (call.flag("headers", false), Objects { objects });
+    Reply::either(call.text, &all, || table(&all.objects, several, headers))
 }
 
 /// What a listing of `cid` goes through: entries of a folder, pieces of a file, links of anything else.
