@@ -73,7 +73,8 @@ fn the_recordings_of_kubo_play() {
     let (mut wrong, mut played) = (Vec::new(), 0);
     for case in &cases {
         let (name, request) = (case["name"].as_str().expect("name"), &case["request"]);
-        let (method, path) = (request["method"].as_str().expect("method"), request["path"].as_str().expect("path"));
+        let (method, path) =
+            (request["method"].as_str().expect("method"), request["path"].as_str().expect("path"));
         let mut headers: Vec<(String, String)> = request["headers"]
             .as_object()
             .map(|map| map.iter().map(|(k, v)| (k.clone(), v.as_str().expect("text").to_owned())).collect())
@@ -84,7 +85,8 @@ fn the_recordings_of_kubo_play() {
                 .iter()
                 .map(|part| {
                     let headers = part["headers"].as_object().expect("headers");
-                    let headers = headers.iter().map(|(k, v)| (k.clone(), v.as_str().expect("text").to_owned()));
+                    let headers =
+                        headers.iter().map(|(k, v)| (k.clone(), v.as_str().expect("text").to_owned()));
                     (headers.collect(), part["body"].as_str().unwrap_or("").as_bytes().to_vec())
                 })
                 .collect();
@@ -100,8 +102,14 @@ fn the_recordings_of_kubo_play() {
         }
         played += 1;
         let want = &case["response"];
-        let status: u16 =
-            want["status"].as_str().expect("status").split(' ').nth(1).expect("code").parse().expect("number");
+        let status: u16 = want["status"]
+            .as_str()
+            .expect("status")
+            .split(' ')
+            .nth(1)
+            .expect("code")
+            .parse()
+            .expect("number");
         let header = |name: &str| {
             let all = want["headers"].as_array().expect("headers").iter();
             let found = all.filter(|h| h[0].as_str().is_some_and(|n| n.eq_ignore_ascii_case(name)));
@@ -111,7 +119,9 @@ fn the_recordings_of_kubo_play() {
         if got.status != status {
             differs.push(format!("status {} for {status}", got.status));
         }
-        for name in ["Content-Type", "X-Chunked-Output", "X-Stream-Output", "X-Content-Length", "Trailer", "Allow"] {
+        for name in
+            ["Content-Type", "X-Chunked-Output", "X-Stream-Output", "X-Content-Length", "Trailer", "Allow"]
+        {
             if got.header(name) != header(name) {
                 differs.push(format!("{name}: {:?} for {:?}", got.header(name), header(name)));
             }
@@ -146,7 +156,8 @@ fn single_blocks_are_kept_and_removed_by_the_rules() {
     assert_eq!(post(to, &format!("block/get?arg={one}&offline=true")).status, 500);
     // Pinned: it stays, by itself, as a root, and below one.
     let folder = "{\"below\":{\"/\":\"bafkreib7ytgp45cyodrmbwm7ohzq74dfnsg63va4yhl5hu3wwdn6nbpc6m\"}}";
-    let root = json(&upload(to, "dag/put", &[folder.as_bytes()]))["Cid"]["/"].as_str().expect("cid").to_owned();
+    let root =
+        json(&upload(to, "dag/put", &[folder.as_bytes()]))["Cid"]["/"].as_str().expect("cid").to_owned();
     assert_eq!(post(to, &format!("pin/add?arg={root}")).status, 200);
     peer.wait_status(&root, "pinned", 1);
     let two = "bafkreib7ytgp45cyodrmbwm7ohzq74dfnsg63va4yhl5hu3wwdn6nbpc6m";
@@ -158,7 +169,11 @@ fn single_blocks_are_kept_and_removed_by_the_rules() {
     assert_eq!(post(to, &format!("pin/rm?arg={root}")).status, 200);
     wait_for("the block to be free", PATIENCE, || {
         let line = json(&post(to, &format!("block/rm?arg={two}")));
-        if line["Error"].is_null() { Ok(()) } else { Err(line.to_string()) }
+        if line["Error"].is_null() {
+            Ok(())
+        } else {
+            Err(line.to_string())
+        }
     });
     // A restart does not bring it back.
     let mut cluster = cluster;
@@ -210,31 +225,137 @@ impl Noise {
 }
 
 const CALLS: &[&str] = &[
-    "cat", "get", "ls", "block/get", "block/stat", "block/rm", "dag/get", "dag/resolve", "dag/stat", "dag/export",
-    "refs", "refs/local", "resolve", "version", "id", "commands", "config", "config/show", "key/list", "repo/version",
-    "stats/repo", "stats/bw", "bitswap/stat", "bitswap/wantlist", "swarm/peers", "swarm/connect", "swarm/disconnect",
-    "swarm/addrs", "swarm/addrs/local", "bootstrap/list", "files/ls", "shutdown", "nosuch", "repo", "", "repo/verify",
-    "name/resolve", "object/get", "x/y/z", "swarm/addrs/local/x",
+    "cat",
+    "get",
+    "ls",
+    "block/get",
+    "block/stat",
+    "block/rm",
+    "dag/get",
+    "dag/resolve",
+    "dag/stat",
+    "dag/export",
+    "refs",
+    "refs/local",
+    "resolve",
+    "version",
+    "id",
+    "commands",
+    "config",
+    "config/show",
+    "key/list",
+    "repo/version",
+    "stats/repo",
+    "stats/bw",
+    "bitswap/stat",
+    "bitswap/wantlist",
+    "swarm/peers",
+    "swarm/connect",
+    "swarm/disconnect",
+    "swarm/addrs",
+    "swarm/addrs/local",
+    "bootstrap/list",
+    "files/ls",
+    "shutdown",
+    "nosuch",
+    "repo",
+    "",
+    "repo/verify",
+    "name/resolve",
+    "object/get",
+    "x/y/z",
+    "swarm/addrs/local/x",
 ];
 const UPLOADS: &[&str] = &["block/put", "dag/put", "dag/import", "config/replace"];
 const OPTIONS: &[&str] = &[
-    "offset", "length", "arg", "stream", "encoding", "cid-base", "timeout", "offline", "format", "max-depth", "recursive",
-    "unique", "edges", "output-codec", "input-codec", "store-codec", "mhtype", "mhlen", "cid-codec", "hash", "pin-roots",
-    "stats", "resolve-type", "size", "headers", "upgrade-cidv0-in-output", "peer", "interval", "force", "archive",
-    "compress", "compression-level", "peerid-base", "ipns-base", "flags", "verbose", "allow-big-block",
+    "offset",
+    "length",
+    "arg",
+    "stream",
+    "encoding",
+    "cid-base",
+    "timeout",
+    "offline",
+    "format",
+    "max-depth",
+    "recursive",
+    "unique",
+    "edges",
+    "output-codec",
+    "input-codec",
+    "store-codec",
+    "mhtype",
+    "mhlen",
+    "cid-codec",
+    "hash",
+    "pin-roots",
+    "stats",
+    "resolve-type",
+    "size",
+    "headers",
+    "upgrade-cidv0-in-output",
+    "peer",
+    "interval",
+    "force",
+    "archive",
+    "compress",
+    "compression-level",
+    "peerid-base",
+    "ipns-base",
+    "flags",
+    "verbose",
+    "allow-big-block",
 ];
 
 fn value(noise: &mut Noise, known: &[String]) -> String {
     let known: Vec<&str> = known.iter().map(String::as_str).collect();
     let base = match noise.next(4) {
         0 => noise.pick(&known).to_owned(),
-        1 => format!("/ipfs/{}/{}", noise.pick(&known), noise.pick(&["a", "..", "a/b/0", "%2F", "Links/0", "", "x"])),
+        1 => format!(
+            "/ipfs/{}/{}",
+            noise.pick(&known),
+            noise.pick(&["a", "..", "a/b/0", "%2F", "Links/0", "", "x"])
+        ),
         2 => noise
             .pick(&[
-                "true", "false", "", "0", "-1", "1", "9223372036854775807", "99999999999999999999", "1e3", "text", "json", "xml",
-                "base58btc", "base2", "base256emoji", "z", "raw", "dag-json", "dag-pb", "v0", "0x55", "0xffffffffffffffff",
-                "sha2-512", "identity", "md5", "1s", "1ns", "-5s", "<src> <dst>", "/ip4/127.0.0.1/tcp/1/p2p/x", "%00", "%ff",
-                "nosuch", "/ipns/x", "/ipld/x", "self", "Identity.PrivKey", "Datastore..x",
+                "true",
+                "false",
+                "",
+                "0",
+                "-1",
+                "1",
+                "9223372036854775807",
+                "99999999999999999999",
+                "1e3",
+                "text",
+                "json",
+                "xml",
+                "base58btc",
+                "base2",
+                "base256emoji",
+                "z",
+                "raw",
+                "dag-json",
+                "dag-pb",
+                "v0",
+                "0x55",
+                "0xffffffffffffffff",
+                "sha2-512",
+                "identity",
+                "md5",
+                "1s",
+                "1ns",
+                "-5s",
+                "<src> <dst>",
+                "/ip4/127.0.0.1/tcp/1/p2p/x",
+                "%00",
+                "%ff",
+                "nosuch",
+                "/ipns/x",
+                "/ipld/x",
+                "self",
+                "Identity.PrivKey",
+                "Datastore..x",
             ])
             .to_owned(),
         _ => noise.bytes(40).iter().map(|b| format!("%{b:02x}")).collect(),
@@ -265,7 +386,13 @@ fn no_noise_is_left_without_an_answer() {
     }
     // Real folders and files as well.
     let (kind, body) = multipart(&[file_part(&[7; 300_000])]);
-    let added = send(to, "POST", "/api/v0/add?wrap-with-directory=true&cid-version=1", &[("Content-Type".into(), kind)], Some(&body));
+    let added = send(
+        to,
+        "POST",
+        "/api/v0/add?wrap-with-directory=true&cid-version=1",
+        &[("Content-Type".into(), kind)],
+        Some(&body),
+    );
     for line in added.expect("added").text().lines() {
         let line: Value = serde_json::from_str(line).expect("JSON");
         known.push(line["Hash"].as_str().expect("hash").to_owned());
@@ -293,7 +420,8 @@ fn no_noise_is_left_without_an_answer() {
             let content = match noise.next(3) {
                 0 => noise.bytes(2_000),
                 1 => {
-                    let mut text = b"{\"a\":[1,{\"/\":\"bafkqaaa\"},{\"/\":{\"bytes\":\"AAEC\"}}],\"b\":1.5}".to_vec();
+                    let mut text =
+                        b"{\"a\":[1,{\"/\":\"bafkqaaa\"},{\"/\":{\"bytes\":\"AAEC\"}}],\"b\":1.5}".to_vec();
                     let at = noise.next(text.len());
                     text[at] = noise.next(256) as u8;
                     text
@@ -316,13 +444,19 @@ fn no_noise_is_left_without_an_answer() {
             }
             body = Some(bytes);
         }
-        let method = if noise.next(30) == 0 { noise.pick(&["GET", "PUT", "DELETE", "OPTIONS"]) } else { "POST" };
+        let method =
+            if noise.next(30) == 0 { noise.pick(&["GET", "PUT", "DELETE", "OPTIONS"]) } else { "POST" };
         let started = Instant::now();
         let answer = send(to, method, &path, &headers, body.as_deref());
         let answer = answer.unwrap_or_else(|e| panic!("seed {seed}, round {round}: {method} {path}: {e}"));
-        assert!(started.elapsed() < Duration::from_secs(30), "seed {seed}, round {round}: {method} {path} took {:?}", started.elapsed());
+        assert!(
+            started.elapsed() < Duration::from_secs(30),
+            "seed {seed}, round {round}: {method} {path} took {:?}",
+            started.elapsed()
+        );
         if answer.status == 500 {
-            let said: Value = serde_json::from_slice(&answer.body).unwrap_or_else(|e| panic!("{path}: {e}: {}", answer.text()));
+            let said: Value = serde_json::from_slice(&answer.body)
+                .unwrap_or_else(|e| panic!("{path}: {e}: {}", answer.text()));
             assert_eq!(said["Type"], "error", "{path}: {said}");
             assert!(said["Message"].as_str().is_some_and(|m| !m.is_empty()), "{path}: {said}");
         }
@@ -362,7 +496,13 @@ fn clients_that_read_slowly_or_go_away_cost_little_and_break_nothing() {
     let words = (1..=8_u64 << 20).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let content: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
     let (kind, body) = multipart(&[file_part(&content)]);
-    let added = send(to, "POST", "/api/v0/add?cid-version=1&chunker=size-65536", &[("Content-Type".into(), kind)], Some(&body));
+    let added = send(
+        to,
+        "POST",
+        "/api/v0/add?cid-version=1&chunker=size-65536",
+        &[("Content-Type".into(), kind)],
+        Some(&body),
+    );
     let cid = json(&added.expect("added"))["Hash"].as_str().expect("hash").to_owned();
     drop(body);
     let before = resident(peer.pid());
@@ -381,7 +521,10 @@ fn clients_that_read_slowly_or_go_away_cost_little_and_break_nothing() {
     // One of them reads on: everything comes.
     let mut rest = Vec::new();
     let mut cat = waiting.remove(0);
-    cat.write_all(format!("POST /api/v0/version HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n").as_bytes()).expect("sent");
+    cat.write_all(
+        format!("POST /api/v0/version HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n").as_bytes(),
+    )
+    .expect("sent");
     cat.read_to_end(&mut rest).expect("read on");
     assert!(rest.len() > 64 << 20 && String::from_utf8_lossy(&rest[rest.len() - 400..]).contains("Version"));
     drop(waiting);
@@ -409,7 +552,11 @@ fn clients_that_read_slowly_or_go_away_cost_little_and_break_nothing() {
     // All that they held is given back: files, sockets and tasks.
     wait_for("the connections to be gone", PATIENCE, || {
         let open = std::fs::read_dir(format!("/proc/{}/fd", peer.pid())).expect("fd").count();
-        if open < 60 { Ok(()) } else { Err(format!("{open} open files")) }
+        if open < 60 {
+            Ok(())
+        } else {
+            Err(format!("{open} open files"))
+        }
     });
     assert!(!peer.log().contains("panicked"), "{}", peer.log());
 }

@@ -73,7 +73,8 @@ impl<S: Stream<Item = Result<Bytes>> + Unpin> Reader<S> {
     /// # Errors
     /// [`crate::Kind::Invalid`] when this is no CAR, and whatever the stream says.
     pub async fn open(stream: S) -> Result<Self> {
-        let mut reader = Reader { stream, buffer: BytesMut::new(), ended: false, left: None, roots: Vec::new() };
+        let mut reader =
+            Reader { stream, buffer: BytesMut::new(), ended: false, left: None, roots: Vec::new() };
         let (mut version, mut roots) = reader.header().await?;
         if version == 2 {
             reader.unwrap_v2().await?;
@@ -116,7 +117,9 @@ impl<S: Stream<Item = Result<Bytes>> + Unpin> Reader<S> {
                 cid::Version::V0 => hash::cid_of(0, cid.codec(), &data),
                 cid::Version::V1 => hash::cid_of(1, cid.codec(), &data),
             };
-            return Err(Error::corrupt(format!("mismatch in content integrity, expected: {cid}, got: {got}")));
+            return Err(Error::corrupt(format!(
+                "mismatch in content integrity, expected: {cid}, got: {got}"
+            )));
         }
         Ok(Some(Block { cid, data }))
     }
@@ -258,7 +261,10 @@ mod tests {
         assert_eq!(read(b"garbage", 3).expect_err("garbage").message(), "unexpected EOF");
         let mut bent = bytes.clone();
         *bent.last_mut().expect("bytes") ^= 1;
-        assert!(read(&bent, 9).expect_err("bent").message().starts_with("mismatch in content integrity, expected: "));
+        assert!(read(&bent, 9)
+            .expect_err("bent")
+            .message()
+            .starts_with("mismatch in content integrity, expected: "));
         let mut seven = b"\x11\xa2eroots\x80gversion\x07".to_vec();
         assert_eq!(read(&seven, 9).expect_err("7").message(), "invalid car version: 7");
         seven[0] = 0xff;

@@ -5,6 +5,8 @@
 //!                   └── net::Host ── bitswap ──────────────┘
 //! ```
 //!
+//! What only this node can be asked, beyond the trait, is in [`local`]: the RPC that looks like Kubo's stands on it.
+//!
 //! No Internet is needed: neighbours are those of the (by default private) swarm. A pin is recorded only when every
 //! block of its DAG is durable. Reading something that is not here asks the neighbours, without storing it: only pins
 //! and puts fill the disk, and never beyond `storage_max`.

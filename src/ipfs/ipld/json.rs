@@ -146,7 +146,8 @@ impl Reader<'_> {
         self.at += 1;
         let mut out = Vec::new();
         loop {
-            let plain = self.text[self.at..].iter().take_while(|b| !matches!(b, b'"' | b'\\' | 0..=0x1f)).count();
+            let plain =
+                self.text[self.at..].iter().take_while(|b| !matches!(b, b'"' | b'\\' | 0..=0x1f)).count();
             out.extend_from_slice(&self.text[self.at..self.at + plain]);
             self.at += plain;
             match self.text.get(self.at) {
@@ -200,7 +201,9 @@ impl Reader<'_> {
         let digits = self.text.get(self.at..self.at + 4).ok_or_else(cut)?;
         let mut value = 0;
         for digit in digits {
-            let digit = char::from(*digit).to_digit(16).ok_or_else(|| bad("an escape without four digits", self.at))?;
+            let digit = char::from(*digit)
+                .to_digit(16)
+                .ok_or_else(|| bad("an escape without four digits", self.at))?;
             value = value << 4 | digit;
         }
         self.at += 4;

@@ -54,7 +54,11 @@ fn decode_link(bytes: &[u8]) -> Result<Value> {
 }
 
 /// The fields of a map by name; another name is an error, a null one is absent.
-fn fields<'a, const N: usize>(value: &'a Value, what: &str, names: [&str; N]) -> Result<[Option<&'a Value>; N]> {
+fn fields<'a, const N: usize>(
+    value: &'a Value,
+    what: &str,
+    names: [&str; N],
+) -> Result<[Option<&'a Value>; N]> {
     let Value::Map(entries) = value else {
         let kind = value.kind();
         return Err(Error::invalid(format!(
@@ -64,7 +68,8 @@ fn fields<'a, const N: usize>(value: &'a Value, what: &str, names: [&str; N]) ->
     let mut found = [None; N];
     for (name, value) in entries {
         let at = names.iter().position(|n| n == name);
-        let at = at.ok_or_else(|| Error::invalid(format!("invalid key for map {what}: {name:?}: no such field")))?;
+        let at =
+            at.ok_or_else(|| Error::invalid(format!("invalid key for map {what}: {name:?}: no such field")))?;
         found[at] = (*value != Value::Null).then_some(value);
     }
     Ok(found)

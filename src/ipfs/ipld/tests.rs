@@ -78,7 +78,8 @@ fn wrong_json_is_refused_in_kubo_s_words() {
     ] {
         assert_eq!(put_json(text).expect_err(text).message(), message);
     }
-    for text in ["{bad", "[1 2]", "{\"a\" 1}", "01x", "1.", ".5", "+1", "--1", "\"\\x\"", "\"\u{1}\"", "tru3"] {
+    for text in ["{bad", "[1 2]", "{\"a\" 1}", "01x", "1.", ".5", "+1", "--1", "\"\\x\"", "\"\u{1}\"", "tru3"]
+    {
         put_json(text).expect_err(text);
     }
 }
@@ -92,9 +93,21 @@ fn tolerated_cbor_becomes_canonical() {
     }
     assert_eq!(decode(b"\xf9\x3c\x00").expect("half"), Value::Float(1.0));
     assert_eq!(decode(b"\xfa\x3f\x80\x00\x00").expect("single"), Value::Float(1.0));
-    assert_eq!(decode(b"\x1b\xff\xff\xff\xff\xff\xff\xff\xff").expect("u64"), Value::Int(i128::from(u64::MAX)));
+    assert_eq!(
+        decode(b"\x1b\xff\xff\xff\xff\xff\xff\xff\xff").expect("u64"),
+        Value::Int(i128::from(u64::MAX))
+    );
     assert_eq!(decode(b"\x3b\xff\xff\xff\xff\xff\xff\xff\xff").expect("least"), Value::Int(-(1 << 64)));
-    for bytes in [&b""[..], b"\xa1", b"\xf6\xf6", b"\xa2aa\x01aa\x02", b"\xc0aa", b"\xf9\x7c\x00", b"\xa1\x01\x01", b"\x5f\x61a\xff"] {
+    for bytes in [
+        &b""[..],
+        b"\xa1",
+        b"\xf6\xf6",
+        b"\xa2aa\x01aa\x02",
+        b"\xc0aa",
+        b"\xf9\x7c\x00",
+        b"\xa1\x01\x01",
+        b"\x5f\x61a\xff",
+    ] {
         decode(bytes).expect_err("refused");
     }
     decode(&vec![0x81; 100_000]).expect_err("too deep");
@@ -140,7 +153,11 @@ fn a_path_leads_into_values() {
     assert_eq!(list.lookup("9").expect_err("end").message(), "key not found: \"9\"");
     assert!(list.lookup("x").expect_err("no number").message().contains("strconv.ParseInt"));
     let scalar = list.lookup("0").expect("1");
-    assert!(scalar.lookup("x").expect_err("scalar").message().contains("\"LookupBySegment\" called on a int node"));
+    assert!(scalar
+        .lookup("x")
+        .expect_err("scalar")
+        .message()
+        .contains("\"LookupBySegment\" called on a int node"));
 }
 
 #[test]
@@ -153,7 +170,11 @@ fn no_noise_makes_a_decoder_panic_and_what_is_read_can_be_written() {
     let json = b"{\"a\":[1,-2.5e3,\"x\\u00e9\\n\",{\"/\":{\"bytes\":\"AAEC\"}},true,null],\"Links\":[]}";
     let value = decode(DAG_JSON, &Bytes::from_static(json)).expect("JSON");
     let cbor = encode(DAG_CBOR, &value).expect("cbor");
-    let goods = [(DAG_JSON, json.to_vec()), (DAG_CBOR, cbor), (DAG_PB, vec![0x12, 6, 0x12, 0, 0x18, 1, 0x0a, 0, 0x0a, 0])];
+    let goods = [
+        (DAG_JSON, json.to_vec()),
+        (DAG_CBOR, cbor),
+        (DAG_PB, vec![0x12, 6, 0x12, 0, 0x18, 1, 0x0a, 0, 0x0a, 0]),
+    ];
     for _ in 0..60_000 {
         let (codec, good) = &goods[random() % goods.len()];
         let mut bytes = good.clone();

@@ -102,7 +102,10 @@ impl Import {
             self.roots.reverse();
         }
         if let Some(root) = self.roots.pop() {
-            let error = pin(self.blocks.clone(), self.cluster.clone(), root).await.err().map(|e| e.message().to_owned());
+            let error = pin(self.blocks.clone(), self.cluster.clone(), root)
+                .await
+                .err()
+                .map(|e| e.message().to_owned());
             return Ok(Some(Line::Root(Root { cid: Slash::of(&root), error: error.unwrap_or_default() })));
         }
         if !std::mem::take(&mut self.totals) {

@@ -20,8 +20,8 @@ use multihash::Multihash;
 use ring::digest;
 use serde::Serialize;
 
-/// Blocks of one form that are being made durable at once: they share a flush.
-const PUTTING: usize = 16;
+/// Blocks of one form that are being made durable at once: they share a flush, and memory for the largest of them.
+const PUTTING: usize = 8;
 /// Longest content of an identity hash, bytes.
 const MAX_INLINE: usize = 64;
 /// Kubo's words for a block that cannot travel.
@@ -142,9 +142,26 @@ pub(super) fn codec(name: &str) -> Result<u64> {
 /// A hash function by its name; `unknown` is what to say of a name that is none.
 pub(super) fn hash_code(name: &str, unknown: &str) -> Result<u64> {
     const OTHERS: [&str; 20] = [
-        "sha1", "sha3-224", "sha3-256", "sha3-384", "sha3-512", "shake-128", "shake-256", "keccak-224", "keccak-256",
-        "keccak-384", "keccak-512", "blake2b-256", "blake2b-512", "blake2s-256", "blake3", "dbl-sha2-256", "sha2-224",
-        "sha2-256-trunc254-padded", "sha2-384", "murmur3-x64-64",
+        "sha1",
+        "sha3-224",
+        "sha3-256",
+        "sha3-384",
+        "sha3-512",
+        "shake-128",
+        "shake-256",
+        "keccak-224",
+        "keccak-256",
+        "keccak-384",
+        "keccak-512",
+        "blake2b-256",
+        "blake2b-512",
+        "blake2s-256",
+        "blake3",
+        "dbl-sha2-256",
+        "sha2-224",
+        "sha2-256-trunc254-padded",
+        "sha2-384",
+        "murmur3-x64-64",
     ];
     match name {
         "sha2-256" => Ok(SHA2_256),

@@ -45,7 +45,8 @@ async fn load(blocks: &dyn BlockGetter, cid: &Cid) -> Result<unixfs::Node> {
 pub(super) async fn cat(node: &Node, call: &Call) -> Result<Reply> {
     let negative = |what: &str| Error::invalid(format!("cannot specify negative {what}"));
     let skip = u64::try_from(call.number("offset").unwrap_or(0)).map_err(|_| negative("offset"))?;
-    let length = call.number("length").map(|n| u64::try_from(n).map_err(|_| negative("length"))).transpose()?;
+    let length =
+        call.number("length").map(|n| u64::try_from(n).map_err(|_| negative("length"))).transpose()?;
     let blocks = node.embedded()?.reader(call.offline);
     let (mut skip, mut left) = (skip, length.unwrap_or(u64::MAX));
     let (mut parts, mut total) = (Vec::new(), 0_u64);
@@ -135,12 +136,13 @@ pub(super) async fn get(node: &Node, call: &Call) -> Result<Reply> {
 /// What the blocks below a folder say that they hold, with the folder's own: what clients show progress by.
 async fn whole_size(blocks: &dyn BlockGetter, cid: &Cid) -> Result<u64> {
     let block = blocks.get(cid).await?;
-    let below = PbNode::decode(&block)?.links.into_iter().fold(0_u64, |sum, link| sum.saturating_add(link.size));
+    let below =
+        PbNode::decode(&block)?.links.into_iter().fold(0_u64, |sum, link| sum.saturating_add(link.size));
     Ok(below.saturating_add(block.len() as u64))
 }
 
 /// A line of `ls`.
-#[derive(Clone, Serialize)]
+#[derive(Serialize)]
 struct Line {
     #[serde(rename = "Name")]
     name: String,
@@ -210,7 +212,9 @@ pub(super) async fn ls(node: &Node, call: &Call) -> Result<Reply> {
             .then(move |(path, cid)| {
                 let lines = lines(cid);
                 async move {
-                    let one = move |line| Objects { objects: vec![Object { hash: path.clone(), links: vec![line] }] };
+                    let one = move |line| Objects {
+                        objects: vec![Object { hash: path.clone(), links: vec![line] }],
+                    };
                     Ok::<_, Error>(lines.await?.map_ok(one))
                 }
             })
@@ -235,8 +239,8 @@ pub(super) async fn ls(node: &Node, call: &Call) -> Result<Reply> {
         links.sort_by(|a, b| a.name.cmp(&b.name));
         objects.push(Object { hash: path, links });
     }
-    let headers = call.flag("headers", false);
-    Reply::either(call.text, &Objects { objects: objects.iter().map(|o| Object { hash: o.hash.clone(), links: o.links.clone() }).collect() }, || table(&objects, several, headers))
+    let (headers, all) = (call.flag("headers", false), Objects { objects });
+    Reply::either(call.text, &all, || table(&all.objects, several, headers))
 }
 
 /// What a listing of `cid` goes through: entries of a folder, pieces of a file, links of anything else.

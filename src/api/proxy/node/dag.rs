@@ -38,7 +38,9 @@ fn known(codec: u64, name: &str) -> Result<u64> {
     if ipld::knows(codec) {
         return Ok(codec);
     }
-    Err(Error::invalid(format!("the codec {name} is not offered by this node: use dag-cbor, dag-json, dag-pb or raw")))
+    Err(Error::invalid(format!(
+        "the codec {name} is not offered by this node: use dag-cbor, dag-json, dag-pb or raw"
+    )))
 }
 
 fn codec_option(call: &Call, option: &str, default: &str) -> Result<u64> {
@@ -181,7 +183,13 @@ impl Count {
                 self.total += size;
             }
             if self.progress {
-                return Ok(Some(Summary { unique: 0, total: self.total, shared: 0, ratio: None, dags: self.dags.clone() }));
+                return Ok(Some(Summary {
+                    unique: 0,
+                    total: self.total,
+                    shared: 0,
+                    ratio: None,
+                    dags: self.dags.clone(),
+                }));
             }
         }
     }
@@ -207,13 +215,18 @@ const MAX_DAGS: usize = 64;
 pub(super) async fn stat(node: &Node, call: &Call) -> Result<Reply> {
     let blocks = node.embedded()?.reader(call.offline);
     if call.args.len() > MAX_DAGS {
-        return Err(Error::too_large(format!("dag stat counts {MAX_DAGS} DAGs at once, not {}", call.args.len())));
+        return Err(Error::too_large(format!(
+            "dag stat counts {MAX_DAGS} DAGs at once, not {}",
+            call.args.len()
+        )));
     }
     let mut roots = Vec::new();
     for path in &call.args {
         let found = path::resolve(&*blocks, path).await?;
         if !found.rest.is_empty() {
-            return Err(Error::invalid(format!("cannot return size for anything other than a DAG with a root CID: {path}")));
+            return Err(Error::invalid(format!(
+                "cannot return size for anything other than a DAG with a root CID: {path}"
+            )));
         }
         roots.push(found.cid);
     }

@@ -97,7 +97,9 @@ pub(super) async fn id(node: &Node, call: &Call) -> Result<Reply> {
     let me = host.peer_id();
     let peer = match call.args.first().map(String::as_str).filter(|text| *text != "self") {
         None => me,
-        Some(text) => crate::api::query::parse_peer_id(text).map_err(|_| Error::invalid("invalid peer id"))?,
+        Some(text) => {
+            crate::api::query::parse_peer_id(text).map_err(|_| Error::invalid("invalid peer id"))?
+        }
     };
     let base = call.option("peerid-base").unwrap_or("");
     let with_id = |addresses: Vec<libp2p::Multiaddr>| {
@@ -173,7 +175,9 @@ impl Branch {
             for (names, _) in self.options {
                 let forms: Vec<String> = names
                     .iter()
-                    .map(|name| format!("{path} {}{name}", if name.chars().count() == 1 { "-" } else { "--" }))
+                    .map(|name| {
+                        format!("{path} {}{name}", if name.chars().count() == 1 { "-" } else { "--" })
+                    })
                     .collect();
                 out.push_str(&forms.join(" / "));
                 out.push('\n');
@@ -189,7 +193,8 @@ impl Branch {
 pub(super) fn commands(call: &Call) -> Result<Reply> {
     let mut root = Branch { options: GLOBAL, ..Branch::default() };
     for command in COMMANDS {
-        let branch = command.path.split('/').fold(&mut root, |branch, name| branch.below.entry(name).or_default());
+        let branch =
+            command.path.split('/').fold(&mut root, |branch, name| branch.below.entry(name).or_default());
         branch.options = command.options;
     }
     Reply::either(call.text, &root.json("ipfs"), || {
@@ -284,7 +289,11 @@ pub(super) async fn repo_stat(node: &Node, call: &Call) -> Result<Reply> {
     let (objects, path, version) = if only {
         (0, String::new(), String::new())
     } else {
-        (stat.objects.unwrap_or(0), node.embedded()?.folder().display().to_string(), format!("fs-repo@{REPO_VERSION}"))
+        (
+            stat.objects.unwrap_or(0),
+            node.embedded()?.folder().display().to_string(),
+            format!("fs-repo@{REPO_VERSION}"),
+        )
     };
     let answer = json!({
         "RepoSize": stat.repo_size, "StorageMax": stat.storage_max, "NumObjects": objects, "RepoPath": path,
@@ -325,7 +334,8 @@ pub(super) async fn repo_verify(node: &Node) -> Result<Reply> {
             Some((cid, damage)) => {
                 seen += 1;
                 bad += u64::from(damage.is_some());
-                let message = damage.map(|e| format!("block {cid} was corrupt ({})", e.message())).unwrap_or_default();
+                let message =
+                    damage.map(|e| format!("block {cid} was corrupt ({})", e.message())).unwrap_or_default();
                 let progress = if message.is_empty() { seen } else { 0 };
                 Ok(Some((Verified { message, progress }, Some((blocks, seen, bad)))))
             }

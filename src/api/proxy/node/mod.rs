@@ -61,7 +61,9 @@ pub(super) struct Node {
 
 impl Node {
     fn embedded(&self) -> Result<&Embedded> {
-        self.ipfs.embedded().ok_or_else(|| Error::internal("the IPFS node of this peer is not the embedded one"))
+        self.ipfs
+            .embedded()
+            .ok_or_else(|| Error::internal("the IPFS node of this peer is not the embedded one"))
     }
 }
 

@@ -72,12 +72,10 @@ impl Path {
         let namespace = match namespace.as_str() {
             "ipfs" => "ipfs",
             "ipld" => "ipld",
-            "ipns" => {
-                return Err(bad(
-                    "the embedded IPFS node resolves no /ipns names; give the /ipfs path, or use a Kubo daemon \
+            "ipns" => return Err(bad(
+                "the embedded IPFS node resolves no /ipns names; give the /ipfs path, or use a Kubo daemon \
                      (ipfs_connector.ipfshttp)",
-                ))
-            }
+            )),
             other => return Err(bad(&format!("unknown namespace: {other:?}"))),
         };
         let root = crate::api::query::parse_cid(&root).map_err(|e| bad(e.message()))?;
@@ -126,11 +124,13 @@ fn no_link(segment: &str, under: &Cid) -> Error {
 async fn entry(blocks: &dyn BlockGetter, cid: &Cid, block: Bytes, rest: &[String]) -> Result<Cid> {
     let Some(name) = rest.first() else { return Ok(*cid) };
     // The last step is tried on the thing itself, the ones before only through links: so Kubo's words differ.
-    let dead_end = |kind: &str| match rest {
+    let dead_end = |kind: &str| {
+        match rest {
         [_] => Error::invalid(format!(
             "func called on wrong kind: \"LookupBySegment\" called on a {kind} node (kind: bytes), but only makes sense on map or list"
         )),
         _ => no_link(name, cid),
+    }
     };
     match Node::read(cid, block.clone()) {
         Ok(folder @ (Node::Directory(_) | Node::Shard(..))) => unixfs::child(blocks, cid, folder, name).await,
@@ -173,7 +173,8 @@ fn inside(cid: &Cid, block: Bytes, rest: &[String]) -> Result<Step> {
 /// The value that a path names.
 pub(super) async fn value(blocks: &dyn BlockGetter, found: &Found) -> Result<Value> {
     let block = blocks.get(&found.cid).await?;
-    let mut value = ipld::decode(found.cid.codec(), &block).map_err(|e| e.context(format!("block {}", found.cid)))?;
+    let mut value =
+        ipld::decode(found.cid.codec(), &block).map_err(|e| e.context(format!("block {}", found.cid)))?;
     for segment in &found.rest {
         value = value.lookup(segment)?.clone();
     }
@@ -230,7 +231,11 @@ mod tests {
             (format!("{CID}/%61"), vec!["%61"]),
         ] {
             let path = Path::parse(&text).expect("path");
-            assert_eq!((path.root.to_string().as_str(), path.segments), (CID, segments.iter().map(|s| s.to_string()).collect()), "{text}");
+            assert_eq!(
+                (path.root.to_string().as_str(), path.segments),
+                (CID, segments.iter().map(|s| s.to_string()).collect()),
+                "{text}"
+            );
         }
         assert_eq!(Path::parse(&format!("/ipld/{CID}/x")).expect("path").namespace, "ipld");
         assert_eq!(Path::parse(&format!("{CID}/a/b")).expect("path").name(), "b");

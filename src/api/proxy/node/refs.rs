@@ -101,7 +101,9 @@ impl Refs {
             return Ok((false, false));
         }
         if self.seen.len() >= MAX_SEEN {
-            return Err(Error::too_large(format!("more than {MAX_SEEN} different links: list them without unique")));
+            return Err(Error::too_large(format!(
+                "more than {MAX_SEEN} different links: list them without unique"
+            )));
         }
         self.seen.insert(key, edge.depth);
         Ok((deeper, before.is_none()))

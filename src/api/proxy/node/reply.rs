@@ -20,7 +20,9 @@ use futures::stream::{self, BoxStream};
 use futures::StreamExt;
 use http_body_util::BodyExt;
 use hyper::body::Frame;
-use hyper::header::{HeaderMap, HeaderName, HeaderValue, ALLOW, CONTENT_TYPE, SERVER, TRAILER, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{
+    HeaderMap, HeaderName, HeaderValue, ALLOW, CONTENT_TYPE, SERVER, TRAILER, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::StatusCode;
 use serde::Serialize;
 use std::future::Future;
@@ -57,7 +59,11 @@ impl Reply {
     }
 
     /// An object as JSON or, when the client asked for that, as text.
-    pub(super) fn either<T: Serialize + ?Sized>(text: bool, value: &T, words: impl FnOnce() -> String) -> Result<Reply> {
+    pub(super) fn either<T: Serialize + ?Sized>(
+        text: bool,
+        value: &T,
+        words: impl FnOnce() -> String,
+    ) -> Result<Reply> {
         if text {
             return Ok(Reply::Whole(words().into()));
         }
@@ -103,7 +109,8 @@ impl Reply {
             Some(Ok(first)) => first,
             None => Bytes::new(),
         };
-        let mut response = Response::new(Answer { pieces: Some(pieces), ready: first.into(), error: None }.boxed_unsync());
+        let mut response =
+            Response::new(Answer { pieces: Some(pieces), ready: first.into(), error: None }.boxed_unsync());
         let headers = response.headers_mut();
         dress(headers, HeaderValue::from_static(media));
         if let Some(mark) = mark {
@@ -128,7 +135,9 @@ pub(super) fn failure(error: &Error) -> Response {
     let mut response = words::refuse_with(StatusCode::INTERNAL_SERVER_ERROR, error.message());
     dress(response.headers_mut(), HeaderValue::from_static("application/json"));
     // Kubo ends the object with a newline, ipfs-cluster's own words do not.
-    response.map(|body| body.map_frame(|frame| frame.map_data(|data| [&data[..], b"\n"].concat().into())).boxed_unsync())
+    response.map(|body| {
+        body.map_frame(|frame| frame.map_data(|data| [&data[..], b"\n"].concat().into())).boxed_unsync()
+    })
 }
 
 fn plain(status: StatusCode, text: &str) -> Response {
@@ -254,7 +263,8 @@ mod tests {
         assert_eq!(headers["trailer"], "X-Stream-Error");
         let (status, _, text, trailer) = play(Reply::Lines(pieces(vec![Ok("1\n"), boom(), Ok("2\n")])), None);
         assert_eq!((status, text.as_str(), trailer.as_deref()), (200, "1\n", Some("boom")));
-        let (status, headers, text, _) = play(Reply::Stream(pieces(vec![boom()]), "text/plain", Some(4)), None);
+        let (status, headers, text, _) =
+            play(Reply::Stream(pieces(vec![boom()]), "text/plain", Some(4)), None);
         assert_eq!((status, text.as_str()), (500, "{\"Message\":\"boom\",\"Code\":0,\"Type\":\"error\"}\n"));
         assert_eq!(headers["content-type"], "application/json");
         assert_eq!(play(Reply::nothing(), None).2, "");

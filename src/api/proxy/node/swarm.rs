@@ -123,7 +123,10 @@ impl Strings {
 /// All arguments as addresses with peers, before anything is done.
 fn addresses(call: &Call) -> Result<Vec<(PeerId, Multiaddr)>> {
     if call.args.len() > MAX_CONNECTS {
-        return Err(Error::too_large(format!("{} addresses at once; {MAX_CONNECTS} at most", call.args.len())));
+        return Err(Error::too_large(format!(
+            "{} addresses at once; {MAX_CONNECTS} at most",
+            call.args.len()
+        )));
     }
     let all: Vec<Multiaddr> = call.args.iter().map(|text| address(text)).collect::<Result<_>>()?;
     all.into_iter().map(|address| Ok((peer_of(&address)?, address))).collect()
@@ -221,7 +224,9 @@ pub(super) fn bandwidth(node: &Node, call: &Call) -> Result<Reply> {
         }
     }
     let interval = match call.option("interval").filter(|text| !text.is_empty()) {
-        Some(text) => parse_duration(text).map_err(|_| Error::invalid(format!("time: invalid duration {text:?}")))?,
+        Some(text) => {
+            parse_duration(text).map_err(|_| Error::invalid(format!("time: invalid duration {text:?}")))?
+        }
         None => POLL,
     };
     let poll = call.flag("poll", false).then(|| interval.max(MIN_POLL));
@@ -259,7 +264,8 @@ pub(super) fn bitswap_stat(node: &Node, call: &Call) -> Result<Reply> {
     });
     Reply::either(call.text, &answer, || {
         let size = |n: u64| if call.flag("human", false) { human::bytes(n) } else { n.to_string() };
-        let wanted: String = wants.iter().filter_map(|w| w["/"].as_str()).map(|cid| format!("\t\t{cid}\n")).collect();
+        let wanted: String =
+            wants.iter().filter_map(|w| w["/"].as_str()).map(|cid| format!("\t\t{cid}\n")).collect();
         format!(
             "bitswap status\n\tblocks received: {}\n\tblocks sent: {}\n\tdata received: {}\n\tdata sent: {}\n\t\
              dup blocks received: {}\n\tdup data received: {}\n\twantlist [{} keys]\n{wanted}\tpartners [{}]\n",

@@ -125,9 +125,8 @@ const BOOTSTRAP: Does = Does::Refuse(
 const SHUTDOWN: Does = Does::Refuse(
     "this IPFS node is part of the pinfold daemon and cannot be shut down alone: stop the daemon (systemctl stop pinfold)",
 );
-const PING: Does = Does::Refuse(
-    "ping is not offered by the embedded IPFS node: see who is connected with ipfs swarm peers",
-);
+const PING: Does =
+    Does::Refuse("ping is not offered by the embedded IPFS node: see who is connected with ipfs swarm peers");
 const OBJECT: Does = Does::Refuse("removed, use 'ipfs dag' or 'ipfs files' instead");
 const SETTINGS: Does = Does::Refuse(
     "the embedded IPFS node is configured in service.json (ipfs_connector.embedded), not over this API",
@@ -137,34 +136,63 @@ const VERIFY_PINS: Does = Does::Refuse(
     "pin verify is not offered by this node: pinfold status compares every pin with what the node holds, ipfs repo verify \
      reads every block",
 );
-const MOUNT: Does = Does::Refuse("mounting is not offered by the embedded IPFS node: use ipfs get, or a Kubo daemon");
+const MOUNT: Does =
+    Does::Refuse("mounting is not offered by the embedded IPFS node: use ipfs get, or a Kubo daemon");
 const CLUSTERS: Does = Does::Refuse("this call is answered by the cluster itself");
 
 const CID_OPTIONS: &[Opt] = &[(&["progress", "p"], Bool)];
 
 /// All of them, a group before its members.
 pub(super) const COMMANDS: &[Command] = &[
-    call("add", &[Arg::File("path")], &[
-        (&["recursive", "r"], Bool), (&["quiet", "q"], Bool), (&["quieter", "Q"], Bool), (&["silent"], Bool),
-        (&["progress", "p"], Bool), (&["wrap-with-directory", "w"], Bool), (&["chunker", "s"], Text),
-        (&["raw-leaves"], Bool), (&["cid-version"], Int), (&["hash"], Text), (&["pin"], Bool), (&["hidden", "H"], Bool),
-    ], CLUSTERS),
+    call(
+        "add",
+        &[Arg::File("path")],
+        &[
+            (&["recursive", "r"], Bool),
+            (&["quiet", "q"], Bool),
+            (&["quieter", "Q"], Bool),
+            (&["silent"], Bool),
+            (&["progress", "p"], Bool),
+            (&["wrap-with-directory", "w"], Bool),
+            (&["chunker", "s"], Text),
+            (&["raw-leaves"], Bool),
+            (&["cid-version"], Int),
+            (&["hash"], Text),
+            (&["pin"], Bool),
+            (&["hidden", "H"], Bool),
+        ],
+        CLUSTERS,
+    ),
     call("bitswap", &[], &[], Does::List),
     call("bitswap/stat", &[], &[(&["verbose", "v"], Bool), (&["human"], Bool)], Does::BitswapStat),
     call("bitswap/wantlist", &[], &[(&["peer", "p"], Text)], Does::BitswapWantlist),
     call("block", &[], &[], Does::List),
     call("block/get", &[One("cid")], &[], Does::BlockGet),
-    call("block/put", &[Arg::File("data")], &[
-        (&["cid-codec"], Text), (&["mhtype"], Text), (&["mhlen"], Int), (&["pin"], Bool), (&["allow-big-block"], Bool),
-        (&["format", "f"], Text),
-    ], Does::BlockPut),
+    call(
+        "block/put",
+        &[Arg::File("data")],
+        &[
+            (&["cid-codec"], Text),
+            (&["mhtype"], Text),
+            (&["mhlen"], Int),
+            (&["pin"], Bool),
+            (&["allow-big-block"], Bool),
+            (&["format", "f"], Text),
+        ],
+        Does::BlockPut,
+    ),
     call("block/rm", &[Many("cid")], &[(&["force", "f"], Bool), (&["quiet", "q"], Bool)], Does::BlockRm),
     call("block/stat", &[One("cid")], &[], Does::BlockStat),
     call("bootstrap", &[], &[], Does::NoPeers),
     call("bootstrap/add", &[Maybe], &[], BOOTSTRAP),
     call("bootstrap/list", &[], &[], Does::NoPeers),
     call("bootstrap/rm", &[Maybe], &[], BOOTSTRAP),
-    call("cat", &[Many("ipfs-path")], &[(&["offset", "o"], Int64), (&["length", "l"], Int64), (&["progress", "p"], Bool)], Does::Cat),
+    call(
+        "cat",
+        &[Many("ipfs-path")],
+        &[(&["offset", "o"], Int64), (&["length", "l"], Int64), (&["progress", "p"], Bool)],
+        Does::Cat,
+    ),
     call("commands", &[], &[(&["flags", "f"], Bool)], Does::Commands),
     call("config", &[One("key"), Maybe], &[(&["bool"], Bool), (&["json"], Bool)], Does::Config),
     call("config/profile/apply", &[Maybe], &[], SETTINGS),
@@ -173,13 +201,24 @@ pub(super) const COMMANDS: &[Command] = &[
     call("dag", &[], &[], Does::List),
     call("dag/export", &[One("root")], CID_OPTIONS, Does::DagExport),
     call("dag/get", &[One("ref")], &[(&["output-codec"], Text)], Does::DagGet),
-    call("dag/import", &[Arg::File("path")], &[
-        (&["pin-roots"], Bool), (&["silent"], Bool), (&["stats"], Bool), (&["allow-big-block"], Bool),
-    ], Does::DagImport),
-    call("dag/put", &[Arg::File("object data")], &[
-        (&["store-codec"], Text), (&["input-codec"], Text), (&["pin"], Bool), (&["hash"], Text),
-        (&["allow-big-block"], Bool),
-    ], Does::DagPut),
+    call(
+        "dag/import",
+        &[Arg::File("path")],
+        &[(&["pin-roots"], Bool), (&["silent"], Bool), (&["stats"], Bool), (&["allow-big-block"], Bool)],
+        Does::DagImport,
+    ),
+    call(
+        "dag/put",
+        &[Arg::File("object data")],
+        &[
+            (&["store-codec"], Text),
+            (&["input-codec"], Text),
+            (&["pin"], Bool),
+            (&["hash"], Text),
+            (&["allow-big-block"], Bool),
+        ],
+        Does::DagPut,
+    ),
     call("dag/resolve", &[One("ref")], &[], Does::DagResolve),
     call("dag/stat", &[Many("root")], CID_OPTIONS, Does::DagStat),
     call("files", &[], &[], Does::List),
@@ -196,10 +235,18 @@ pub(super) const COMMANDS: &[Command] = &[
     call("filestore/dups", &[], &[], FILESTORE),
     call("filestore/ls", &[], &[], FILESTORE),
     call("filestore/verify", &[], &[], FILESTORE),
-    call("get", &[One("ipfs-path")], &[
-        (&["output", "o"], Text), (&["archive", "a"], Bool), (&["compress", "C"], Bool),
-        (&["compression-level", "l"], Int), (&["progress", "p"], Bool),
-    ], Does::Get),
+    call(
+        "get",
+        &[One("ipfs-path")],
+        &[
+            (&["output", "o"], Text),
+            (&["archive", "a"], Bool),
+            (&["compress", "C"], Bool),
+            (&["compression-level", "l"], Int),
+            (&["progress", "p"], Bool),
+        ],
+        Does::Get,
+    ),
     call("id", &[Maybe], &[(&["format", "f"], Text), (&["peerid-base"], Text)], Does::Id),
     call("key", &[], &[], Does::List),
     call("key/export", &[], &[], KEYS),
@@ -209,10 +256,18 @@ pub(super) const COMMANDS: &[Command] = &[
     call("key/ls", &[], &[(&["l"], Bool), (&["ipns-base"], Text)], Does::KeyList),
     call("key/rename", &[], &[], KEYS),
     call("key/rm", &[], &[], KEYS),
-    call("ls", &[Many("ipfs-path")], &[
-        (&["headers", "v"], Bool), (&["resolve-type"], Bool), (&["size"], Bool), (&["stream", "s"], Bool),
-        (&["long", "l"], Bool),
-    ], Does::Ls),
+    call(
+        "ls",
+        &[Many("ipfs-path")],
+        &[
+            (&["headers", "v"], Bool),
+            (&["resolve-type"], Bool),
+            (&["size"], Bool),
+            (&["stream", "s"], Bool),
+            (&["long", "l"], Bool),
+        ],
+        Does::Ls,
+    ),
     call("mount", &[], &[], MOUNT),
     call("name", &[], &[], Does::List),
     call("name/publish", &[One("ipfs-path")], &[(&["key", "k"], Text)], NAMES),
@@ -224,10 +279,24 @@ pub(super) const COMMANDS: &[Command] = &[
     call("object/put", &[], &[], OBJECT),
     call("object/stat", &[], &[], OBJECT),
     call("pin", &[], &[], Does::List),
-    call("pin/add", &[Many("ipfs-path")], &[(&["recursive", "r"], Bool), (&["name", "n"], Text), (&["progress"], Bool)], CLUSTERS),
-    call("pin/ls", &[Maybe], &[
-        (&["type", "t"], Text), (&["quiet", "q"], Bool), (&["name", "n"], Text), (&["stream", "s"], Bool), (&["names"], Bool),
-    ], CLUSTERS),
+    call(
+        "pin/add",
+        &[Many("ipfs-path")],
+        &[(&["recursive", "r"], Bool), (&["name", "n"], Text), (&["progress"], Bool)],
+        CLUSTERS,
+    ),
+    call(
+        "pin/ls",
+        &[Maybe],
+        &[
+            (&["type", "t"], Text),
+            (&["quiet", "q"], Bool),
+            (&["name", "n"], Text),
+            (&["stream", "s"], Bool),
+            (&["names"], Bool),
+        ],
+        CLUSTERS,
+    ),
     call("pin/rm", &[Many("ipfs-path")], &[(&["recursive", "r"], Bool)], CLUSTERS),
     call("pin/update", &[One("from-path"), One("to-path")], &[(&["unpin"], Bool)], CLUSTERS),
     call("pin/verify", &[], &[(&["verbose"], Bool), (&["quiet", "q"], Bool)], VERIFY_PINS),
@@ -236,22 +305,47 @@ pub(super) const COMMANDS: &[Command] = &[
     call("pubsub/peers", &[], &[], PUBSUB),
     call("pubsub/pub", &[], &[], PUBSUB),
     call("pubsub/sub", &[], &[], PUBSUB),
-    call("refs", &[Many("ipfs-path")], &[
-        (&["format"], Text), (&["edges", "e"], Bool), (&["unique", "u"], Bool), (&["recursive", "r"], Bool),
-        (&["max-depth"], Int),
-    ], Does::Refs),
+    call(
+        "refs",
+        &[Many("ipfs-path")],
+        &[
+            (&["format"], Text),
+            (&["edges", "e"], Bool),
+            (&["unique", "u"], Bool),
+            (&["recursive", "r"], Bool),
+            (&["max-depth"], Int),
+        ],
+        Does::Refs,
+    ),
     call("refs/local", &[], &[], Does::RefsLocal),
     call("repo", &[], &[], Does::List),
-    call("repo/gc", &[], &[(&["stream-errors"], Bool), (&["quiet", "q"], Bool), (&["silent"], Bool)], CLUSTERS),
+    call(
+        "repo/gc",
+        &[],
+        &[(&["stream-errors"], Bool), (&["quiet", "q"], Bool), (&["silent"], Bool)],
+        CLUSTERS,
+    ),
     call("repo/ls", &[], &[], Does::RefsLocal),
     call("repo/stat", &[], &[(&["size-only", "s"], Bool), (&["human", "H"], Bool)], Does::RepoStat),
     call("repo/verify", &[], &[], Does::RepoVerify),
     call("repo/version", &[], &[(&["quiet", "q"], Bool)], Does::RepoVersion),
-    call("resolve", &[One("name")], &[
-        (&["recursive", "r"], Bool), (&["dht-record-count", "dhtrc"], Int), (&["dht-timeout", "dhtt"], Text),
-    ], Does::Resolve),
+    call(
+        "resolve",
+        &[One("name")],
+        &[
+            (&["recursive", "r"], Bool),
+            (&["dht-record-count", "dhtrc"], Int),
+            (&["dht-timeout", "dhtt"], Text),
+        ],
+        Does::Resolve,
+    ),
     call("routing/findpeer", &[Many("peerID")], &[], ROUTING),
-    call("routing/findprovs", &[Many("key")], &[(&["verbose", "v"], Bool), (&["num-providers", "n"], Int)], ROUTING),
+    call(
+        "routing/findprovs",
+        &[Many("key")],
+        &[(&["verbose", "v"], Bool), (&["num-providers", "n"], Int)],
+        ROUTING,
+    ),
     call("routing/get", &[Many("key")], &[], ROUTING),
     call("routing/provide", &[Many("key")], &[(&["recursive", "r"], Bool)], ROUTING),
     call("routing/put", &[One("key")], &[], ROUTING),
@@ -262,9 +356,12 @@ pub(super) const COMMANDS: &[Command] = &[
     call("shutdown", &[], &[], SHUTDOWN),
     call("stats", &[], &[], Does::List),
     call("stats/bitswap", &[], &[(&["verbose", "v"], Bool), (&["human"], Bool)], Does::BitswapStat),
-    call("stats/bw", &[], &[
-        (&["peer", "p"], Text), (&["proto", "t"], Text), (&["poll"], Bool), (&["interval", "i"], Text),
-    ], Does::StatsBw),
+    call(
+        "stats/bw",
+        &[],
+        &[(&["peer", "p"], Text), (&["proto", "t"], Text), (&["poll"], Bool), (&["interval", "i"], Text)],
+        Does::StatsBw,
+    ),
     call("stats/repo", &[], &[(&["size-only", "s"], Bool), (&["human", "H"], Bool)], Does::RepoStat),
     call("swarm", &[], &[], Does::List),
     call("swarm/addrs", &[], &[], Does::SwarmAddrs),
@@ -273,11 +370,24 @@ pub(super) const COMMANDS: &[Command] = &[
     call("swarm/connect", &[Many("address")], &[], Does::SwarmConnect),
     call("swarm/disconnect", &[Many("address")], &[], Does::SwarmDisconnect),
     call("swarm/peering/ls", &[], &[], Does::NoPeers),
-    call("swarm/peers", &[], &[
-        (&["verbose", "v"], Bool), (&["streams"], Bool), (&["latency"], Bool), (&["direction", "d"], Bool),
-        (&["identify"], Bool),
-    ], Does::SwarmPeers),
-    call("version", &[], &[(&["number", "n"], Bool), (&["commit"], Bool), (&["repo"], Bool), (&["all"], Bool)], Does::Version),
+    call(
+        "swarm/peers",
+        &[],
+        &[
+            (&["verbose", "v"], Bool),
+            (&["streams"], Bool),
+            (&["latency"], Bool),
+            (&["direction", "d"], Bool),
+            (&["identify"], Bool),
+        ],
+        Does::SwarmPeers,
+    ),
+    call(
+        "version",
+        &[],
+        &[(&["number", "n"], Bool), (&["commit"], Bool), (&["repo"], Bool), (&["all"], Bool)],
+        Does::Version,
+    ),
 ];
 
 /// The call with the longest path that begins `components`, and how many of them it is.
@@ -300,7 +410,8 @@ mod tests {
     fn the_table_is_in_order_with_itself() {
         for (n, command) in COMMANDS.iter().enumerate() {
             assert!(!COMMANDS[..n].iter().any(|other| other.path == command.path), "{} twice", command.path);
-            let mut names: Vec<_> = command.options.iter().chain(GLOBAL).flat_map(|(names, _)| *names).collect();
+            let mut names: Vec<_> =
+                command.options.iter().chain(GLOBAL).flat_map(|(names, _)| *names).collect();
             names.sort();
             let all = names.len();
             names.dedup();
