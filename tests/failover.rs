@@ -420,3 +420,108 @@ impl Cluster {
         cluster
     }
 }
+
+/// A swarm key that only this peer has: its node finds nobody.
+fn isolate(peer: &Peer) {
+    let key = format!("/key/swarm/psk/1.0.0/\n/base16/\n{}\n", "5a".repeat(32));
+    std::fs::write(peer.folder.join("other.key"), key).expect("key");
+    peer.edit(|c| {
+        c["ipfs_connector"]["embedded"]["network"] = "private".into();
+        c["ipfs_connector"]["embedded"]["swarm_key_file"] = "other.key".into();
+    });
+}
+
+#[test]
+fn a_rebalance_that_is_interrupted_leaves_every_pin_with_its_copy() {
+    let mut cluster = Cluster::with(2, |_, c| {
+        quick(c);
+        copies(c, 1, 1);
+    });
+    let cids: Vec<String> =
+        (0..6).map(|n| add(&cluster, 0, &format!("interrupted {n}"), &[n % 2], 1, 1)).collect();
+    let before: Vec<_> = cids.iter().map(|c| holders(&cluster, 0, c)).collect();
+    let mut newcomer = Peer::init(cluster.path("p2"), "p2", SECRET);
+    newcomer.edit(quick);
+    isolate(&newcomer);
+    newcomer.start(&["daemon", "--bootstrap", &cluster.peers[0].address()]);
+    cluster.peers.push(newcomer);
+    cluster.peers[0].wait_members(3);
+    cluster.peers[0].wait_candidates(3);
+
+    let mut command = pinfold();
+    command.args(["-c", cluster.peers[0].path(), "rebalance"]).stdout(std::process::Stdio::piped());
+    let mut running = command.spawn().expect("started");
+    let added = |cluster: &Cluster| cids.iter().filter(|c| holders(cluster, 0, c).contains(&2)).count();
+    wait_for("copies on their way", PATIENCE, || match added(&cluster) {
+        2 => Ok(()),
+        n => Err(n.to_string()),
+    });
+    // While it runs, nobody trims what it adds.
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(added(&cluster), 2);
+    let (status, body) = cluster.peers[1].request("POST", "/rebalance").expect("answer");
+    assert!(status == 500 && body.contains("under way already"), "{status} {body}");
+
+    let interrupt = std::process::Command::new("kill").args(["-INT", &running.id().to_string()]).status();
+    assert!(interrupt.expect("kill").success());
+    running.wait().expect("ended");
+    for (cid, holders) in cids.iter().zip(&before) {
+        wait_holders(&cluster, 0, cid, &holders.iter().copied().collect::<Vec<_>>());
+        cluster.peers[0].wait_status(cid, "pinned", 1);
+    }
+}
+
+#[test]
+fn a_drain_says_what_cannot_be_moved_and_why() {
+    let cluster = Cluster::with(2, |_, c| {
+        quick(c);
+        copies(c, 1, 2);
+    });
+    let both = add(&cluster, 0, "both", &[0, 1], 2, 2);
+    let one = add(&cluster, 0, "one", &[1], 1, 1);
+    let id = cluster.peers[1].id();
+    let words = ok(cluster.peers[0].ctl(&["drain", &id]));
+    assert!(words.contains("1 pins moved; 1 stay, because no other peer can hold them"), "{words}");
+    assert_eq!(holders(&cluster, 0, &both), BTreeSet::from([0, 1]));
+    assert_eq!(holders(&cluster, 0, &one), BTreeSet::from([0]));
+    // The same over REST: lines, the last one done.
+    let (status, body) = cluster.peers[0].request("POST", &format!("/peers/{id}/drain")).expect("answer");
+    assert_eq!(status, 200, "{body}");
+    let last: Value = serde_json::from_str(body.lines().last().expect("lines")).expect("JSON");
+    assert_eq!((&last["done"], &last["short"], &last["moved"]), (&json!(true), &json!(1), &json!(0)), "{body}");
+    for path in ["/peers/nosuch/drain", &format!("/peers/{id}/drain?undo=perhaps"), "/rebalance?dry-run=2"] {
+        let (status, body) = cluster.peers[0].request("POST", path).expect("answer");
+        assert_eq!(status, 400, "{path}: {body}");
+    }
+}
+
+#[test]
+fn kubo_gets_the_copy_of_a_dead_kubo() {
+    let kubos: Option<Vec<_>> = (0..3).map(|_| kubo::KuboDaemon::start(None)).collect();
+    let Some(mut kubos) = kubos else { return };
+    let mut cluster = Cluster::with(3, |i, c| {
+        quick(c);
+        c["ipfs_connector"] = json!({"ipfshttp": {
+            "node_multiaddress": kubos[i].api.to_string(),
+            "connect_swarms_delay": "500ms",
+            "pin_timeout": "20s",
+        }});
+    });
+    let leader = cluster.leader();
+    let rest = others(&cluster, &[leader]);
+    let cid = add(&cluster, leader, "kubo", &rest, 2, 2);
+    assert!(kubos[rest[0]].has_pinned(&cid, "recursive"));
+    cluster.peers[rest[0]].kill();
+    kubos[rest[0]].kill();
+    wait_moved(&cluster, leader, &cid, &rest[..1], 2);
+    assert!(kubos[leader].has_pinned(&cid, "recursive"));
+
+    // Both come back; Kubo still has it pinned, and it is not this peer's any more.
+    kubos[rest[0]].run();
+    cluster.peers[rest[0]].start(&["daemon"]);
+    wait_for("an unpin in Kubo", PATIENCE, || match kubos[rest[0]].has_pinned(&cid, "recursive") {
+        false => Ok(()),
+        true => Err("still pinned".into()),
+    });
+    assert!(kubos[rest[1]].has_pinned(&cid, "recursive") && kubos[leader].has_pinned(&cid, "recursive"));
+}

@@ -186,6 +186,7 @@ guides! {
     three_boards: "three-boards.md" on 3;
     private_network: "private-network.md" on 4;
     composite: "composite.md" on 2;
+    security: "security.md" on 2;
 }
 
 #[test]

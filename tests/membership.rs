@@ -1,7 +1,10 @@
 //! Members that come, go, are removed, lose their disk or were away: with real processes.
 
+#[path = "support/kubo.rs"]
+mod kubo;
 mod support;
 
+use kubo::KuboDaemon;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -125,10 +128,34 @@ fn a_peer_with_data_of_another_cluster_is_refused_and_keeps_it() {
     cluster.peers[0].wait_members(2);
     assert!(own.pinned_cids().is_empty());
     assert_eq!(names(&own, "raft.old."), ["raft.old.0"]);
-    // A member goes on with the same bootstrap address, whether that peer is there or not.
+    // A member goes on with the address that it once came by, even when that peer has begun anew meanwhile.
     own.stop();
     own.start(&["daemon"]);
     own.wait_members(2);
+    let mut cluster = cluster;
+    let id = cluster.peers[0].id();
+    wait_for("two voters", PATIENCE, || match voters(&own) {
+        2 => Ok(()),
+        n => Err(n.to_string()),
+    });
+    ok(own.ctl(&["peers", "rm", &id]));
+    cluster.peers[0].wait_end();
+    ok(cluster.peers[0].ctl(&["state", "cleanup", "-f"]));
+    cluster.peers[0].start(&["daemon"]);
+    cluster.peers[0].wait_members(1);
+    own.stop();
+    own.start(&["daemon"]);
+    own.wait_members(1);
+    assert_ne!(health(&own)["cluster_id"], health(&cluster.peers[0])["cluster_id"]);
+}
+
+#[test]
+fn peers_add_says_how_a_peer_is_added() {
+    let cluster = Cluster::of(1);
+    let output = cluster.peers[0].ctl(&["peers", "add", "/ip4/10.0.0.9/tcp/9096/p2p/12D3KooWKktuUeZrGSw2Wfnuy2o71D6gtixmoKurfwrsqALUmtct"]);
+    assert!(!output.status.success());
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(words.contains("pinfold join TOKEN") && words.contains("--bootstrap"), "{words}");
 }
 
 #[test]
@@ -368,4 +395,145 @@ fn a_peer_whose_clock_is_a_year_off_does_its_work_and_expires_nothing_wrongly() 
         if pins.contains(&over) { Err("still there".into()) } else { Ok(()) }
     });
     assert!(cluster.peers[0].pinned_cids().contains(&soon));
+}
+
+/// Adds content with exactly one copy, at peer `holder`; its CID.
+fn add_single(cluster: &Cluster, holder: usize, text: &str) -> String {
+    let file = cluster.path(&format!("{}.txt", text.replace(' ', "-")));
+    std::fs::write(&file, text.repeat(1_000)).expect("file");
+    let id = cluster.peers[holder].id();
+    let file = file.to_str().expect("UTF-8");
+    let flags = ["add", "-Q", "--rmin", "1", "--rmax", "1", "--allocations", &id, file];
+    let cid = ok(cluster.peers[holder].ctl(&flags)).trim().to_string();
+    cluster.peers[holder].wait_status(&cid, "pinned", 1);
+    let pin = cluster.peers[holder].json("GET", &format!("/allocations/{cid}"));
+    assert_eq!(pin["allocations"], Value::from(vec![Value::from(id)]), "{pin}");
+    cid
+}
+
+/// Removes a peer by `peers rm` at `at`, running or not; what it held alone is elsewhere before it is gone.
+fn remove_with_content(cluster: &mut Cluster, at: usize, victim: usize, cid: &str) {
+    let id = cluster.peers[victim].id();
+    ok(cluster.peers[at].ctl(&["peers", "rm", &id]));
+    // Already now: the removal waited for it.
+    let witness = (0..cluster.peers.len()).find(|i| *i != victim && cluster.peers[*i].is_running()).expect("one");
+    let pin = cluster.peers[witness].json("GET", &format!("/allocations/{cid}"));
+    let holders = pin["allocations"].as_array().expect("allocations").clone();
+    assert!(!holders.is_empty() && !holders.contains(&Value::from(id)), "{pin}");
+    let (status, _) = cluster.peers[victim].wait_end();
+    assert_eq!(status.code(), Some(5), "{}", cluster.peers[victim].log());
+    cluster.peers[witness].wait_status(cid, "pinned", 1);
+}
+
+fn moving(config: &mut Value) {
+    config["cluster"]["disable_repinning"] = false.into();
+    config["cluster"]["repin_grace"] = "1s".into();
+    config["monitor"]["pubsubmon"]["check_interval"] = "500ms".into();
+}
+
+#[test]
+fn content_with_one_copy_is_copied_before_its_holder_is_removed_or_leaves() {
+    let mut cluster = Cluster::with(4, |_, config| moving(config));
+    // A follower, by another peer.
+    let leader = cluster.leader();
+    let follower = (leader + 1) % 4;
+    let first = add_single(&cluster, follower, "on the follower");
+    remove_with_content(&mut cluster, leader, follower, &first);
+    // The leader, by itself.
+    let leader = cluster.leader();
+    let second = add_single(&cluster, leader, "on the leader");
+    remove_with_content(&mut cluster, leader, leader, &second);
+    // One that leaves at its stop.
+    let leaver = (0..4).find(|i| cluster.peers[*i].is_running()).expect("one of two");
+    let last = (0..4).rfind(|i| cluster.peers[*i].is_running()).expect("the other");
+    let third = add_single(&cluster, leaver, "on the leaver");
+    cluster.peers[leaver].edit(|config| config["cluster"]["leave_on_shutdown"] = true.into());
+    cluster.peers[leaver].stop();
+    cluster.peers[leaver].start(&["daemon"]);
+    cluster.peers[leaver].wait_candidates(2);
+    cluster.peers[last].wait_candidates(2);
+    let (status, took) = cluster.peers[leaver].stop();
+    assert!(status.success() && took < Duration::from_secs(34), "{took:?} {}", cluster.peers[leaver].log());
+    cluster.peers[last].wait_members(1);
+    for cid in [&first, &second, &third] {
+        cluster.peers[last].wait_status(cid, "pinned", 1);
+        assert!(ok(cluster.peers[last].ctl(&["cat", cid])).starts_with("on the "));
+    }
+}
+
+#[test]
+fn the_only_copy_is_not_given_up_unless_its_holder_is_dead() {
+    let mut cluster = Cluster::with(2, |_, config| {
+        moving(config);
+        config["ipfs_connector"]["embedded"]["pin_timeout"] = "2s".into();
+    });
+    let cid = add_single(&cluster, 1, "all there is");
+    // The other one is as full as it can be: it tells no free space, and is given nothing.
+    cluster.peers[0].stop();
+    cluster.peers[0].edit(|config| {
+        config["informer"]["disk"]["metric_type"] = "reposize".into();
+    });
+    cluster.peers[0].start(&["daemon"]);
+    cluster.peers[0].wait_members(2);
+    wait_for("no candidate but the holder", PATIENCE, || {
+        let space = cluster.peers[1].json("GET", "/monitor/metrics/freespace");
+        if space.as_array().is_some_and(|s| s.len() == 1) { Ok(()) } else { Err(space.to_string()) }
+    });
+    let id = cluster.peers[1].id();
+    let output = cluster.peers[0].ctl(&["peers", "rm", &id]);
+    let words = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{words}");
+    assert!(words.contains("stays a member") && words.contains("pinfold drain"), "{words}");
+    cluster.peers[0].wait_members(2);
+    cluster.peers[1].wait_status(&cid, "pinned", 1);
+    // Nor does it leave with it.
+    cluster.peers[1].edit(|config| config["cluster"]["leave_on_shutdown"] = true.into());
+    cluster.peers[1].stop();
+    cluster.peers[1].start(&["daemon"]);
+    cluster.peers[1].wait_candidates(1);
+    cluster.peers[1].stop();
+    assert!(cluster.peers[1].log().contains("stays a member"), "{}", cluster.peers[1].log());
+    assert_eq!(cluster_peers(&cluster.peers[0]).len(), 2);
+}
+
+#[test]
+fn a_dead_peer_is_removed_and_its_copies_are_made_anew() {
+    let mut cluster = Cluster::with(4, |_, config| moving(config));
+    let file = cluster.path("two.txt");
+    std::fs::write(&file, "two copies".repeat(1_000)).expect("file");
+    let (a, b) = (cluster.peers[1].id(), cluster.peers[2].id());
+    let both = format!("{a},{b}");
+    let flags =
+        ["add", "-Q", "--rmin", "2", "--rmax", "2", "--allocations", &both, file.to_str().expect("UTF-8")];
+    let cid = ok(cluster.peers[0].ctl(&flags)).trim().to_string();
+    cluster.peers[0].wait_status(&cid, "pinned", 2);
+    cluster.peers[1].kill();
+    ok(cluster.peers[0].ctl(&["peers", "rm", &a]));
+    cluster.peers[0].wait_members(3);
+    wait_for("a second copy", PATIENCE, || {
+        let info = cluster.peers[0].json("GET", &format!("/pins/{cid}"));
+        let map = info["peer_map"].as_object().expect("peer_map");
+        let pinned = map.values().filter(|p| p["status"] == "pinned").count();
+        if pinned == 2 && !map.contains_key(&a) { Ok(()) } else { Err(info.to_string()) }
+    });
+}
+
+#[test]
+fn the_content_of_a_removed_peer_moves_from_kubo_to_kubo() {
+    let mut kubos = Vec::new();
+    for _ in 0..2 {
+        let Some(kubo) = KuboDaemon::start(None) else { return };
+        kubos.push(kubo);
+    }
+    let mut cluster = Cluster::with(2, |i, config| {
+        moving(config);
+        let api = kubos[i].api.to_string();
+        config["ipfs_connector"] =
+            serde_json::json!({"ipfshttp": {"node_multiaddress": api, "connect_swarms_delay": "1s"}});
+    });
+    let cid = add_single(&cluster, 1, "from kubo to kubo");
+    assert!(kubos[1].has_pinned(&cid, "recursive") && !kubos[0].has_pinned(&cid, "recursive"));
+    remove_with_content(&mut cluster, 0, 1, &cid);
+    assert!(kubos[0].has_pinned(&cid, "recursive"));
+    cluster.peers[0].wait_members(1);
 }

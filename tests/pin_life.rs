@@ -380,3 +380,80 @@ fn unpinning_can_be_refused() {
     let item = fold.peer(0).json("POST", &format!("/pins/{cid}/sync"));
     assert_eq!(status_of(&item, fold.peer(0)), "unpinned", "{item}");
 }
+
+/// The same block by a CID that calls it something else.
+fn as_folder(cid: &str) -> String {
+    let cid: cid::Cid = cid.parse().expect("a CID");
+    cid::Cid::new_v1(0x70, *cid.hash()).to_string()
+}
+
+fn errors_tell_their_cause(node: Node) {
+    let Some(fold) = Fold::of(1, node, |_, config| {
+        for connector in ["embedded", "ipfshttp"] {
+            if let Some(section) = config["ipfs_connector"].get_mut(connector) {
+                section["pin_timeout"] = "1s".into();
+            }
+        }
+    }) else {
+        return;
+    };
+    let peer = fold.peer(0);
+    let error = |cid: &str| {
+        peer.json("POST", &format!("/pins/{cid}"));
+        peer.wait_status(cid, "pin_error", 1);
+        error_of(&peer.json("GET", &format!("/pins/{cid}")), peer)
+    };
+    let nobody = error(&cid_of(1));
+    assert!(nobody.contains("no provider found") && nobody.contains("start or connect"), "{nobody}");
+    let words = error(&as_folder(&fold.put(0, b"these are words and no folder")));
+    assert!(words.contains("the content is not what its CID says"), "{words}");
+    // Tried again, they fail again, and the attempts are counted.
+    for cid in [cid_of(1), as_folder(&fold.put(0, b"these are words and no folder"))] {
+        ok(peer.ctl(&["recover", &cid]));
+        until("the second failure", || {
+            let item = peer.json("GET", &format!("/pins/{cid}"));
+            let mine = &item["peer_map"][peer.id()];
+            match mine["status"] == "pin_error" && mine["attempt_count"].as_u64() >= Some(2) {
+                true => Ok(()),
+                false => Err(item.to_string()),
+            }
+        });
+    }
+}
+
+#[test]
+fn errors_tell_their_cause_in_the_embedded_node() {
+    errors_tell_their_cause(Node::Embedded);
+}
+
+#[test]
+fn errors_tell_their_cause_in_kubo() {
+    errors_tell_their_cause(Node::Kubo);
+}
+
+#[test]
+fn a_pin_beyond_the_storage_limit_says_so_and_comes_when_there_is_room() {
+    const LIMIT: u64 = 10_000_000;
+    let Some(fold) = Fold::of(2, Node::Embedded, |i, config| {
+        if i == 1 {
+            config["ipfs_connector"]["embedded"]["storage_max"] = "10MB".into();
+        }
+    }) else {
+        return;
+    };
+    let content = |seed: u32| -> Vec<u8> {
+        (0..LIMIT as u32 / 6).flat_map(|n| (n.wrapping_mul(2_654_435_761) ^ seed).to_le_bytes()).collect()
+    };
+    let (first, second) = (fold.put(0, &content(1)), fold.put(0, &content(2)));
+    fold.peer(0).json("POST", &format!("/pins/{first}"));
+    fold.peer(0).wait_status(&first, "pinned", 2);
+    fold.peer(0).json("POST", &format!("/pins/{second}"));
+    fold.peer(0).wait_status(&second, "pin_error", 1);
+    let error = error_of(&fold.peer(0).json("GET", &format!("/pins/{second}")), fold.peer(1));
+    assert!(error.contains("full") && error.contains("storage_max"), "{error}");
+    fold.peer(0).json("DELETE", &format!("/pins/{first}"));
+    fold.peer(0).wait_status(&first, "unpinned", 2);
+    ok(fold.peer(1).ctl(&["ipfs", "gc", "--local"]));
+    ok(fold.peer(1).ctl(&["recover"]));
+    fold.peer(0).wait_status(&second, "pinned", 2);
+}

@@ -89,7 +89,9 @@ fn whoever_cannot_join_reads_why() {
 #[test]
 fn networks_without_a_way_are_told_apart() {
     // Two in one: no route at all, and a network in which nobody answers.
-    let network = "ip link set lo up; ip link add quiet type dummy; ip addr add 10.9.9.1/24 dev quiet; ip link set quiet up";
+    let network = "ip link set lo up; ip link add quiet type veth peer name deaf; ip link set deaf up; \
+                   ip addr add 10.9.9.1/24 dev quiet; ip link set quiet up; \
+                   ip neigh add 10.9.9.2 lladdr 02:00:00:00:00:09 dev quiet";
     let possible = Command::new("unshare").args(["-n", "sh", "-c", network]).output();
     if !possible.is_ok_and(|output| output.status.success()) {
         return support::skip("no network namespace can be made here");

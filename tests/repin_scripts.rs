@@ -214,14 +214,19 @@ impl Runner for Script {
                     let candidate = self.candidates[name].clone();
                     Slot { copies: count(&candidate.peer), candidate, capacity: *capacity }
                 });
-                let mut planner = Planner::new(slots.collect());
+                let mut planner = Planner::new(slots.collect(), self.pins.len() as u64);
                 let mut moved = 0;
-                for pin in &mut self.pins {
-                    if let Some(swap) = planner.consider(pin) {
-                        pin.retain(|p| *p != swap.from);
-                        assert!(!pin.contains(&swap.to), "one copy at a peer");
-                        pin.push(swap.to);
-                        moved += 1;
+                loop {
+                    for pin in &mut self.pins {
+                        if let Some(swap) = planner.consider(pin) {
+                            pin.retain(|p| *p != swap.from);
+                            assert!(!pin.contains(&swap.to), "one copy at a peer");
+                            pin.push(swap.to);
+                            moved += 1;
+                        }
+                    }
+                    if !planner.next_round() {
+                        break;
                     }
                 }
                 let count = |peer: &PeerId| self.pins.iter().filter(|p| p.contains(peer)).count() as u64;

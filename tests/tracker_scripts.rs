@@ -4,8 +4,9 @@ use cid::Cid;
 use goldenscript::{Command, Runner};
 use libp2p::PeerId;
 use pinfold::clock::Timestamp;
+use pinfold::ipfs::IpfsPin;
 use pinfold::state::{Pin, PinMode};
-use pinfold::tracker::plan::{decide, settled_status, Achieved, Action, Record};
+use pinfold::tracker::plan::{correct, decide, settled_status, Achieved, Action, Record};
 use pinfold::tracker::queue::{Job, Limits, Offer, Op, Queue, Stall, MAX_QUEUED};
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -14,7 +15,8 @@ use std::error::Error;
 const LIMITS: Limits = Limits { pins: 2, unpins: 1, queued: MAX_QUEUED };
 
 /// Commands: `pin a [here=no] [mode=direct]`, `unpin a`, `plan a`, `offer a [unpin] [priority] [attempt=2]`, `take`,
-/// `done`, `fail text`, `stall a`, `moves a`, `later`, `due`, `forget a` (a restart loses the queue, not the records), `after 10s`, `status`.
+/// `done`, `fail text`, `stall a`, `moves a`,
+/// `ipfs a [has=recursive]` (what a comparison would correct), `later`, `due`, `forget a` (a restart loses the queue, not the records), `after 10s`, `status`.
 struct Script {
     me: PeerId,
     pins: BTreeMap<String, Pin>,
@@ -159,6 +161,18 @@ impl Runner for Script {
                 let name = Self::name_arg(command)?;
                 self.records.insert(name, Record::failed(Achieved::Missing, Timestamp::ZERO, 0, ""));
                 String::new()
+            }
+            "ipfs" => {
+                let name = args.next_pos().ok_or("needs a name")?.value.clone();
+                let state = match args.lookup("has").map(|a| a.value.as_str()) {
+                    Some("recursive") => IpfsPin::Recursive,
+                    Some("direct") => IpfsPin::Direct,
+                    _ => IpfsPin::Unpinned,
+                };
+                match correct(self.pins.get(&name), &self.me, self.records.get(&name), state) {
+                    None => "as it should be, or not ours".into(),
+                    Some(correction) => format!("{correction:?}"),
+                }
             }
             "after" => {
                 let wait = pinfold::clock::parse_duration(&Self::name_arg(command)?)?;

@@ -7,8 +7,10 @@
 //! which the replicated state tells exactly, and not by measured space, which lags behind (what was
 //! unpinned is there until garbage is collected); so a second run has nothing left to do.
 //!
-//! Moves are few: one is made only if it spreads a pin over more groups, or leaves the giver at least as
-//! full as the taker without spreading it over fewer. Memory: one row per peer.
+//! Moves are few: one is made only if it spreads a pin over more groups, or, without spreading it over fewer, brings
+//! a copy from a peer with more than its share to one with less. Shares are what the capacities say; where they cannot
+//! be reached (a pin has one copy at a peer at most, and tags tie copies to places) a second round evens out between
+//! pairs of peers what is left. Memory: one row per peer.
 
 use super::Candidate;
 use libp2p::PeerId;
@@ -38,12 +40,20 @@ pub struct Swap {
 #[derive(Clone, Debug)]
 pub struct Planner {
     slots: Vec<Slot>,
+    /// How many copies each slot should have; `None` in the second round.
+    shares: Option<Vec<u64>>,
 }
 
 impl Planner {
-    /// Over these peers; holders that are not among them keep what they have.
-    pub fn new(slots: Vec<Slot>) -> Self {
-        Planner { slots }
+    /// Over these peers, and so many pins; holders that are not among the peers keep what they have.
+    pub fn new(slots: Vec<Slot>, pins: u64) -> Self {
+        let shares = Some(shares(&slots, pins));
+        Planner { slots, shares }
+    }
+
+    /// To be called after all pins were considered: whether all of them shall be considered once more.
+    pub fn next_round(&mut self) -> bool {
+        self.shares.take().is_some()
     }
 
     /// The peers with the numbers of copies they will have.
@@ -105,9 +115,13 @@ impl Planner {
             .collect()
     }
 
-    /// Whether the giver, one copy lighter, is still at least as full as the taker, one heavier.
+    /// Whether the giver has more than its share and the taker less; or, in the second round, whether the giver, one
+    /// copy lighter, is still at least as full as the taker, one heavier.
     fn relieves(&self, giver: usize, taker: usize) -> bool {
         let (g, t) = (&self.slots[giver], &self.slots[taker]);
+        if let Some(shares) = &self.shares {
+            return g.copies > shares[giver] && t.copies < shares[taker];
+        }
         let lighter = u128::from(g.copies.saturating_sub(1)) * u128::from(t.capacity.max(1));
         let heavier = (u128::from(t.copies) + 1) * u128::from(g.capacity.max(1));
         lighter >= heavier
@@ -116,5 +130,41 @@ impl Planner {
     fn fuller(&self, one: usize, other: usize) -> bool {
         let (a, b) = (&self.slots[one], &self.slots[other]);
         u128::from(a.copies) * u128::from(b.capacity.max(1)) > u128::from(b.copies) * u128::from(a.capacity.max(1))
+    }
+}
+
+/// What each slot should have of all copies: in proportion to its capacity, at most one of each pin, in whole copies.
+/// Where a copy could be counted here or there, it is counted where more are already.
+fn shares(slots: &[Slot], pins: u64) -> Vec<u64> {
+    let mut left: u128 = slots.iter().map(|s| u128::from(s.copies)).sum();
+    let mut shares = vec![0u64; slots.len()];
+    let mut open: Vec<usize> = (0..slots.len()).collect();
+    // Whoever would get more than one copy of each pin gets one of each, and the others share the rest.
+    loop {
+        let capacity = |i: &usize| u128::from(slots[*i].capacity.max(1));
+        let all: u128 = open.iter().map(capacity).sum();
+        let full: Vec<usize> =
+            open.iter().filter(|i| left * capacity(i) > u128::from(pins) * all).copied().collect();
+        if full.is_empty() {
+            let mut rests: Vec<(u128, usize)> = Vec::new();
+            let mut given = 0;
+            for i in &open {
+                let part = left * capacity(i);
+                // At most `pins`, as was just seen.
+                shares[*i] = (part / all) as u64;
+                given += part / all;
+                rests.push((part % all, *i));
+            }
+            rests.sort_by_key(|(rest, i)| (std::cmp::Reverse(*rest), std::cmp::Reverse(slots[*i].copies), *i));
+            for (_, i) in rests.iter().take((left - given) as usize) {
+                shares[*i] += 1;
+            }
+            return shares;
+        }
+        for i in full {
+            shares[i] = pins;
+            left = left.saturating_sub(u128::from(pins));
+            open.retain(|o| *o != i);
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! | `server`, `gate`, `listen`, `tls` | a generic HTTP/1.1 server and its limits |
 //! | `http` | requests, answers, the trait of an API |
 //! | `access` | access logs in files |
-//! | `auth`, `browsers`, `cors` | who may ask, under which names, and from which web pages |
+//! | `auth`, `browsers`, `cors`, `guarded` | who may ask, under which names, and from which web pages |
 //! | `query`, `multipart` | what comes in |
 //! | `json`, `stream`, `tar`, `types` | what goes out |
 //! | `proxy` | the IPFS proxy: looks like an IPFS daemon, pins in the cluster |
@@ -19,6 +19,7 @@ pub mod auth;
 pub mod browsers;
 pub mod cors;
 mod gate;
+pub mod guarded;
 pub mod http;
 pub mod json;
 pub mod listen;

@@ -182,6 +182,12 @@ pub struct StateImport {
     /// holders
     #[argh(option)]
     pub allocations: Option<String>,
+    /// drop unknown holders
+    #[argh(switch)]
+    pub reallocate: bool,
+    /// import the rest
+    #[argh(switch)]
+    pub skip_bad: bool,
     /// what to read
     #[argh(positional)]
     pub file: Option<String>,
@@ -527,6 +533,7 @@ pub enum Parsed {
     PeerVersion,
     Id,
     PeersLs,
+    PeersAdd(One),
     PeersRm(One),
     Drain(Drain),
     Rebalance(Rebalance),
@@ -578,6 +585,7 @@ pub fn parse(words: &Words) -> Result<(Globals, Parsed), Failure> {
         Cmd::PeerVersion => Parsed::PeerVersion,
         Cmd::Id => Parsed::Id,
         Cmd::PeersLs => Parsed::PeersLs,
+        Cmd::PeersAdd => Parsed::PeersAdd(typed(&name, own)?),
         Cmd::PeersRm => Parsed::PeersRm(typed(&name, own)?),
         Cmd::Drain => Parsed::Drain(typed(&name, own)?),
         Cmd::Rebalance => Parsed::Rebalance(typed(&name, own)?),

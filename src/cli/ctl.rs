@@ -50,6 +50,7 @@ impl Ctl<'_> {
                 self.one::<Version>(&Method::GET, "/version", |v| format!("{}\n", text::plain(&v.version)))
             }
             Parsed::PeersLs => self.each::<Id>(&Method::GET, "/peers", text::id),
+            Parsed::PeersAdd(args) => peers_add(&args.what.unwrap_or_default()),
             Parsed::PeersRm(args) => self.peers_rm(&args.what.unwrap_or_default()),
             Parsed::Drain(args) => moves::drain(self, &args),
             Parsed::Rebalance(args) => moves::rebalance(self, &args),
@@ -398,6 +399,15 @@ pub fn pin_options(
         }
     }
     Ok(())
+}
+
+/// `peers add ADDRESS`, of ipfs-cluster up to 0.3: a peer is never pulled into a cluster, because it may have data of
+/// another one, and only the person at its keyboard knows.
+fn peers_add(address: &str) -> Outcome {
+    Err(Failure::argument(
+        "adding a peer",
+        format!("peers add themselves: on that peer ({address}) run `pinfold join TOKEN`, with the token that `pinfold invite` prints here, or `pinfold daemon --bootstrap ADDRESS` with an address of this peer from `pinfold id`"),
+    ))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::output::Encoding;
 use super::{doctor, secrets};
 use crate::config::init::{self, InitOptions, Ports};
 use crate::config::{self, Config, Env, Folder, Secret, SwarmKey};
-use crate::daemon::{self, DaemonOptions, FreshOptions, ImportOverrides, RunMode, Upgraded};
+use crate::daemon::{self, DaemonOptions, FreshOptions, ImportOverrides, Imported, RunMode, Upgraded};
 use crate::error::{Context, Error, Result};
 use libp2p::Multiaddr;
 use std::fs::File;
@@ -222,6 +222,8 @@ fn state_import(folder: &Folder, args: &args::StateImport, force: bool) -> Outco
         replication_min: args.replication_min.unwrap_or(0),
         replication_max: args.replication_max.unwrap_or(0),
         allocations: Vec::new(),
+        reallocate: args.reallocate,
+        skip_bad: args.skip_bad,
     };
     for peer in args.allocations.as_deref().unwrap_or_default().split(',').map(str::trim) {
         if !peer.is_empty() {
@@ -236,7 +238,7 @@ fn state_import(folder: &Folder, args: &args::StateImport, force: bool) -> Outco
     if !args.force && !force && !yes(question)? {
         return Ok(());
     }
-    let count = match &args.file {
+    let imported = match &args.file {
         None => {
             writeln!(std::io::stderr(), "reading from stdin, Ctrl-D to finish")?;
             daemon::state_import(folder, &mut std::io::stdin().lock(), &overrides)?
@@ -246,7 +248,62 @@ fn state_import(folder: &Folder, args: &args::StateImport, force: bool) -> Outco
             daemon::state_import(folder, &mut file, &overrides)?
         }
     };
-    log::info!(target: "service", "state successfully imported: {count} pins");
+    tell_import(&imported)
+}
+
+/// What an import found and did.
+fn tell_import(imported: &Imported) -> Outcome {
+    let (report, mut err) = (&imported.report, std::io::stderr());
+    for fault in &report.faults {
+        writeln!(err, "{fault}")?;
+    }
+    let told = report.faults.len() as u64;
+    if report.fault_count > told {
+        writeln!(err, "and {} more like that", report.fault_count - told)?;
+    }
+    if !imported.done {
+        return Err(Failure::Local(Error::invalid(format!(
+            "{} of {} objects are not pins, so nothing was imported: correct them, or import the others with --skip-bad",
+            report.fault_count,
+            report.fault_count + report.pins
+        ))));
+    }
+    for (field, pins) in &report.unknown_fields {
+        writeln!(err, "WARNING: the field \"{field}\" of {pins} pins means nothing to pinfold and was left out")?;
+    }
+    for leak in &report.leaks {
+        writeln!(err, "WARNING: {leak}")?;
+    }
+    if report.leaked > 0 {
+        writeln!(
+            err,
+            "WARNING: {} pins look as if ipfs-cluster had copied fields from the pin before (its Raft mode does); they were \
+             imported as they are: look at them with `pin ls`, above all those that expire",
+            report.leaked
+        )?;
+    }
+    if !imported.strangers.is_empty() {
+        writeln!(
+            err,
+            "WARNING: the pins name {} holders that this folder does not know. Unless these peers join, their copies are \
+             made elsewhere, unless cluster.disable_repinning is set; `--reallocate` leaves them out at once",
+            imported.strangers.len()
+        )?;
+    }
+    if report.reallocated > 0 {
+        writeln!(err, "{} pins lost holders and are allocated anew by the cluster", report.reallocated)?;
+    }
+    if report.pins == 0 {
+        writeln!(err, "WARNING: there was no pin in the input, so that the state has none now")?;
+    }
+    if imported.pins < report.pins {
+        let twice = report.pins - imported.pins;
+        writeln!(err, "{twice} pins came again later in the input, and the later ones stayed")?;
+    }
+    if let Some(rotated) = &imported.rotated {
+        writeln!(err, "the data that was there before is kept in {}", rotated.display())?;
+    }
+    log::info!(target: "service", "state successfully imported: {} pins", imported.pins);
     Ok(())
 }
 

@@ -59,7 +59,7 @@ pub struct Desk {
 
 struct Inner {
     rpc: Rpc,
-    file: PathBuf,
+    data: PathBuf,
     stage: Mutex<Stage>,
     started: Instant,
     /// Full when an answer came that the founding has not looked at yet.
@@ -100,17 +100,10 @@ pub fn read_record(data: &Path) -> Result<Option<Record>> {
 }
 
 /// Writes the record of a data folder, durably.
-///
-/// # Errors
-/// What the disk says.
-pub fn write_record(data: &Path, record: &Record) -> Result<()> {
-    write_to(&data.join(FILE), record)
-}
-
-fn write_to(path: &Path, record: &Record) -> Result<()> {
+fn write_record(data: &Path, record: &Record) -> Result<()> {
     let mut text = serde_json::to_vec_pretty(record).map_err(|e| Error::internal(e.to_string()))?;
     text.push(b'\n');
-    write_private(path, &text)
+    write_private(&data.join(FILE), &text)
 }
 
 impl Desk {
@@ -118,7 +111,7 @@ impl Desk {
     pub fn open(rpc: &Rpc, data: &Path) -> Desk {
         let inner = Inner {
             rpc: rpc.clone(),
-            file: data.join(FILE),
+            data: data.to_owned(),
             stage: Mutex::new(Stage::Starting),
             started: Instant::now(),
             news: async_channel::bounded(1),
@@ -136,6 +129,29 @@ impl Desk {
     /// From now on this peer is known to be fresh, and without a founding set.
     pub async fn is_fresh(&self) {
         *self.inner.stage.lock().await = Stage::Fresh;
+    }
+
+    /// Writes down what this peer was told and may be told again ([`founding::Restart`]), beside what it promised. A
+    /// founding is over with that: its record would be written over otherwise.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub async fn remember(&self, raft_id: RaftId, list: Vec<String>, bootstrap: Vec<String>) -> Result<()> {
+        let mut stage = self.inner.stage.lock().await;
+        *stage = Stage::Starting;
+        let data = self.inner.data.clone();
+        runtime::unblock(move || {
+            let record = read_record(&data)?;
+            if record.is_none() && list.is_empty() && bootstrap.is_empty() {
+                return Ok(());
+            }
+            let before = record.unwrap_or_else(|| Record::new(raft_id, Vec::new()));
+            if before.list == list && before.bootstrap == bootstrap {
+                return Ok(());
+            }
+            write_record(&data, &Record { list, bootstrap, ..before })
+        })
+        .await
     }
 
     /// Asks a peer to which cluster it belongs.
@@ -212,8 +228,8 @@ impl Desk {
         };
         let result = work(founding);
         if let Some(record) = founding.unsaved() {
-            let file = self.inner.file.clone();
-            if let Err(error) = runtime::unblock(move || write_to(&file, &record)).await {
+            let data = self.inner.data.clone();
+            if let Err(error) = runtime::unblock(move || write_record(&data, &record)).await {
                 // What it has in mind is not on disk: it must not say another word.
                 let error = error.context("the founding cannot be remembered");
                 *stage = Stage::Failed(error.clone());

@@ -60,19 +60,12 @@ impl Cluster {
         self.inner.consensus.cluster_version()
     }
 
-    /// Whether every member would understand a move of pins.
+    /// Whether every member would understand a `Command::Reallocate`; why not, if not.
     ///
     /// # Errors
-    /// [`crate::Kind::Version`] until the last member was upgraded: an older one would have to stop.
-    pub(super) fn can_reallocate(&self) -> Result<()> {
-        if self.cluster_version() >= version::REALLOCATE {
-            return Ok(());
-        }
-        Err(Error::version(format!(
-            "pins cannot be moved yet: not every member has told that it runs pinfold {}; upgrade the others, or wait a \
-             moment if all of them are",
-            version::first_release(version::REALLOCATE)
-        )))
+    /// A member that runs an older pinfold would have to stop.
+    pub fn can_reallocate(&self) -> Result<()> {
+        self.inner.consensus.check_version(version::REALLOCATE)
     }
 
     /// Proposes the highest version that all members speak, if we lead and it is above the present one.

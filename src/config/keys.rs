@@ -64,9 +64,9 @@ section! {
         pubsub: PubSub = PubSub::default();
         /// Longest time for one attempt to connect to a peer.
         dial_peer_timeout: Duration = secs(3);
-        /// How often expired pins are looked for.
+        /// How often the shared state is compared with what this peer knows of its pins, and expired pins are looked for.
         state_sync_interval: Duration = secs(300);
-        /// How often failed pins are tried again.
+        /// How often pins are compared with the IPFS node, and whatever is not as it should be is tried again.
         pin_recover_interval: Duration = secs(720);
         /// Fewest copies of a pin that does not say; -1: on every peer.
         replication_factor_min: i32 = -1, Zero;
@@ -94,7 +94,8 @@ section! {
         peers: Vec<Multiaddr> = Vec::new(), Optional, List;
         /// Peers of an existing cluster, with `/p2p/<peer id>`: a fresh peer joins through one of them.
         bootstrap: Vec<Multiaddr> = Vec::new(), Optional, List;
-        /// How often pins are compared with what the IPFS node really has; "0s": at every pin_recover_interval.
+        /// How often pins are compared with what the IPFS node really has, only to show it; "0s": at every
+        /// pin_recover_interval.
         ipfs_sync_interval: Duration = Duration::ZERO, Optional, Zero;
         /// How long a peer may be silent beyond its last ping's life before its content is copied elsewhere: a
         /// reboot should not copy terabytes; "0s": at once.
@@ -450,7 +451,7 @@ section! {
         priority_pin_max_age: Duration = secs(24 * 3600);
         /// Pins that failed more often than this wait behind the others.
         priority_pin_max_retries: u32 = 5;
-        /// Most pins that wait.
+        /// Most pins that wait in memory, up to 10,000; the others wait on disk.
         max_pin_queue_size: u32 = 1_000_000, Optional;
     }
 }

@@ -512,6 +512,9 @@ fn times(config: &Config) -> Result<()> {
         ("monitor.pubsubmon.check_interval", config.monitor.check_interval),
         ("observations.metrics.reporting_interval", config.observations.metrics.reporting_interval),
     ];
+    if c.ipfs_sync_interval > Duration::ZERO {
+        all.push(("cluster.ipfs_sync_interval", c.ipfs_sync_interval));
+    }
     if c.mdns_interval > Duration::ZERO {
         all.push(("cluster.mdns_interval", c.mdns_interval));
     }

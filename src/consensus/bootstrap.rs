@@ -7,7 +7,7 @@
 
 use super::Start;
 use crate::error::{Error, Result};
-use crate::state::{Applied, Command, Machine, Member, Role};
+use crate::state::{version, Applied, Command, Machine, Member, Role};
 use crate::store::{LogBatch, LogStore, StateStore};
 use libp2p::PeerId;
 use raft::eraftpb::{ConfState, EntryType};
@@ -45,15 +45,16 @@ pub fn prepare(
                 role: Role::Voter,
                 version: crate::VERSION.to_owned(),
             };
-            found(&[us], log, state)?;
+            // There is nobody who could speak less.
+            found(&[us], version::SPOKEN, log, state)?;
             log.set_cluster_id(random.max(1))?;
         }
-        Start::FoundTogether { cluster_id, members } if incarnation.cluster_id == 0 => {
+        Start::FoundTogether { cluster_id, members, version } if incarnation.cluster_id == 0 => {
             let us = members.iter().any(|m| m.raft_id == incarnation.raft_id && m.peer_id == peer_id);
             if *cluster_id == 0 || !us {
                 return Err(Error::internal("the agreed members of the new cluster are without this peer"));
             }
-            found(members, log, state)?;
+            found(members, *version, log, state)?;
             log.set_cluster_id(*cluster_id)?;
         }
         Start::Join { cluster_id } if incarnation.cluster_id == 0 => {
@@ -80,7 +81,7 @@ pub fn prepare(
 }
 
 /// Writes the first members as a snapshot at [`FOUNDED`] would have left them.
-fn found(members: &[Member], log: &dyn LogStore, state: &Arc<dyn StateStore>) -> Result<()> {
+fn found(members: &[Member], version: u16, log: &dyn LogStore, state: &Arc<dyn StateStore>) -> Result<()> {
     let ids = |role| {
         let mut ids: Vec<_> = members.iter().filter(|m| m.role == role).map(|m| m.raft_id).collect();
         ids.sort_unstable();
@@ -90,7 +91,7 @@ fn found(members: &[Member], log: &dyn LogStore, state: &Arc<dyn StateStore>) ->
         ConfState { voters: ids(Role::Voter), learners: ids(Role::Learner), ..ConfState::default() };
     if state.applied().index == 0 {
         fresh(log, state)?;
-        Machine::open(state.clone())?.found(FOUNDED, members, &conf)?;
+        Machine::open(state.clone())?.found(FOUNDED, members, &conf, version)?;
         state.flush()?;
     } else if state.applied() != FOUNDED || Machine::open(state.clone())?.conf_state() != conf {
         return Err(not_fresh());

@@ -185,9 +185,16 @@ impl Consensus {
         self.inner.shared.status().cluster_version
     }
 
-    /// Refuses what not every member of this cluster would understand.
     fn check_spoken(&self, command: &Command) -> Result<()> {
-        let (needed, spoken) = (command.needs(), self.cluster_version());
+        self.check_version(command.needs())
+    }
+
+    /// Refuses what not every member of this cluster would understand.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`] until the cluster version is `needed`: what has to be upgraded.
+    pub fn check_version(&self, needed: u16) -> Result<()> {
+        let spoken = self.cluster_version();
         if needed <= spoken {
             return Ok(());
         }
@@ -592,22 +599,26 @@ impl Consensus {
 
     fn no_leader(&self) -> Error {
         let members = self.inner.shared.members();
-        let voters = members.iter().filter(|m| m.role == Role::Voter);
-        let (mut all, mut connected) = (0, 0);
-        for voter in voters {
-            all += 1;
-            connected += usize::from(
-                voter.raft_id == self.inner.raft_id || self.inner.wire.is_connected(&voter.peer_id),
-            );
-        }
-        Error::unavailable(if all == 0 {
-            "timed out waiting for leader: this peer does not know the members of the cluster yet".to_owned()
-        } else {
-            format!(
-                "timed out waiting for leader: {connected} of {all} voters are connected, {} are needed",
+        let there =
+            |m: &Member| m.raft_id == self.inner.raft_id || self.inner.wire.is_connected(&m.peer_id);
+        let voters: Vec<&Member> = members.iter().filter(|m| m.role == Role::Voter).collect();
+        let away: Vec<String> = voters
+            .iter()
+            .filter(|m| !there(m))
+            .map(|m| if m.name.is_empty() { m.peer_id.to_string() } else { m.name.clone() })
+            .collect();
+        let mut words = match voters.len() {
+            0 => "timed out waiting for leader: this peer does not know the members of the cluster yet".into(),
+            all => format!(
+                "timed out waiting for leader: {} of {all} voters are connected, {} are needed",
+                all - away.len(),
                 all / 2 + 1
-            )
-        })
+            ),
+        };
+        if !away.is_empty() {
+            words.push_str(&format!("; missing: {}", away.join(", ")));
+        }
+        Error::unavailable(words)
     }
 }
 

@@ -94,6 +94,8 @@ pub enum Start {
         cluster_id: u64,
         /// The members that were agreed on; this peer is one of them.
         members: Vec<Member>,
+        /// The cluster version that all of them speak.
+        version: u16,
     },
     /// Fresh directory: wait until a leader adds us as learner (cluster id as told by the join call).
     Join {

@@ -12,11 +12,11 @@
 //! What must never happen: a second cluster made silently beside one that this peer was told of. Who is told of
 //! peers and finds none of them waits, and then ends with a sentence that says who is missing and why.
 
-use crate::cluster::founding::{read_record, write_record, Desk};
+use crate::cluster::founding::{read_record, Desk};
 use crate::cluster::{self, JoinRequest};
 use crate::config::{Config, Folder, Identity};
 use crate::consensus::founding::{
-    another_cluster, Answer, Belonging, Founder, Founding, Outcome, Plan, Record, Restart, MAX_LISTED,
+    Answer, Belonging, Founder, Founding, Outcome, Plan, Record, Restart, MAX_LISTED,
 };
 use crate::consensus::Start;
 use crate::error::{Error, Kind, Result};
@@ -27,7 +27,7 @@ use crate::state::Machine;
 use crate::store::{Incarnation, StateStore};
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -87,15 +87,27 @@ impl Entry<'_> {
         }
         if self.incarnation.cluster_id != 0 {
             self.go_on(&list, record.as_ref()).await?;
+            self.desk.remember(self.incarnation.raft_id, list, self.bootstrap()).await?;
             return Ok(Entered { start: Start::Restart, chosen: record.and_then(|r| r.chosen) });
         }
-        let entered = self.enter_fresh(list, record).await?;
+        let entered = self.enter_fresh(&list, record).await?;
+        self.desk.remember(self.incarnation.raft_id, list, self.bootstrap()).await?;
         forget_removal(self.folder);
         Ok(entered)
     }
 
+    /// The peers of `--bootstrap`, of an invitation and of the configuration, sorted.
+    fn bootstrap(&self) -> Vec<String> {
+        let all = self.told.iter().chain(&self.config.cluster.bootstrap);
+        let mut peers: Vec<String> =
+            all.filter_map(|a| split_p2p(a).ok()).map(|(peer, _)| peer.to_string()).collect();
+        peers.sort_unstable();
+        peers.dedup();
+        peers
+    }
+
     /// A peer that belongs to no cluster yet.
-    async fn enter_fresh(&self, list: Vec<String>, record: Option<Record>) -> Result<Entered> {
+    async fn enter_fresh(&self, list: &[String], record: Option<Record>) -> Result<Entered> {
         let us = self.identity.peer_id();
         let others = |all: &[Multiaddr]| -> Vec<Multiaddr> {
             all.iter().filter(|a| split_p2p(a).map_or(true, |(peer, _)| peer != us)).cloned().collect()
@@ -176,18 +188,23 @@ impl Entry<'_> {
     }
 
     /// Founds a cluster with the listed peers, or joins theirs.
-    async fn found(&self, list: Vec<String>, record: Option<Record>) -> Result<Entered> {
+    async fn found(&self, list: &[String], record: Option<Record>) -> Result<Entered> {
         let us = Founder {
             peer: self.identity.peer_id().to_string(),
             raft_id: self.incarnation.raft_id,
             name: self.config.cluster.peername.clone(),
             addresses: self.rpc.host().addresses().iter().map(ToString::to_string).collect(),
             voter: false,
-            version: crate::VERSION.to_owned(),
+            release: crate::VERSION.into(),
         };
-        let record = record
-            .filter(|r| r.list == list)
-            .unwrap_or_else(|| Record::new(self.incarnation.raft_id, list.clone()));
+        let record = match record {
+            Some(record) if record.list == list => record,
+            // A promise binds whatever the list is by now.
+            other => Record {
+                promised: other.map(|r| r.promised).unwrap_or_default(),
+                ..Record::new(self.incarnation.raft_id, list.to_vec())
+            },
+        };
         let mut seed = [0; 8];
         getrandom::fill(&mut seed)
             .map_err(|e| Error::io(format!("no randomness for a cluster id: {e}")))?;
@@ -214,18 +231,10 @@ impl Entry<'_> {
                         known.map(move |a| a.with(Protocol::P2p(peer)))
                     })
                     .collect();
-                let start = self.join(&addresses, JOIN_LIMIT).await?;
-                let record = Record::new(self.incarnation.raft_id, list);
-                self.remember(record).await?;
-                Ok(start.into())
+                self.join(&addresses, JOIN_LIMIT).await.map(Entered::from)
             }
             Outcome::Open | Outcome::Refuse(_) => Err(Error::internal("a founding ended without an outcome")),
         }
-    }
-
-    async fn remember(&self, record: Record) -> Result<()> {
-        let data: PathBuf = self.data.to_owned();
-        runtime::unblock(move || write_record(&data, &record)).await
     }
 
     /// Checks that a member may go on with what it was given.
@@ -241,16 +250,9 @@ impl Entry<'_> {
         };
         let restart = Restart { us: &us, list, record, own: &own };
 
-        let bootstrap = self.told.iter().chain(&self.config.cluster.bootstrap);
-        let mut strangers: Vec<PeerId> = bootstrap.filter_map(|a| split_p2p(a).ok()).map(|(p, _)| p).collect();
-        strangers.retain(|p| p.to_string() != us && !own.members.contains(&p.to_string()));
-        for (peer, answer) in self.ask_all(strangers).await {
-            if let Answer::Member(theirs) = answer {
-                if theirs.cluster_id != own.cluster_id {
-                    return Err(another_cluster(&peer, theirs.cluster_id, own.cluster_id));
-                }
-            }
-        }
+        let bootstrap = self.bootstrap();
+        let strangers = restart.strangers(&bootstrap).into_iter().filter_map(|p| p.parse().ok()).collect();
+        restart.judge_bootstrap(&self.ask_all(strangers).await)?;
         if !self.told.is_empty() {
             log::info!(target: "cluster", "this peer is a member already: it goes on instead of joining again");
         }
@@ -262,10 +264,6 @@ impl Entry<'_> {
         }
         if let Some(notice) = restart.notice() {
             log::info!(target: "cluster", "{notice}");
-        }
-        if record.map_or(!list.is_empty(), |r| r.list != list) {
-            let record = record.cloned().unwrap_or_else(|| Record::new(self.incarnation.raft_id, Vec::new()));
-            self.remember(Record { list: list.to_vec(), ..record }).await?;
         }
         Ok(())
     }
@@ -348,7 +346,8 @@ fn waiting_is_in_vain(kind: Kind) -> bool {
 }
 
 fn together(plan: Plan) -> Result<Entered> {
-    let start = Start::FoundTogether { cluster_id: plan.cluster_id, members: plan.members()? };
+    let (cluster_id, version) = (plan.cluster_id, plan.version);
+    let start = Start::FoundTogether { cluster_id, members: plan.members()?, version };
     Ok(Entered { start, chosen: Some(plan) })
 }
 

@@ -10,6 +10,7 @@ mod build;
 mod enter;
 mod files;
 mod fresh;
+mod import;
 mod legacy;
 mod notify;
 mod offline;
@@ -18,7 +19,8 @@ mod run;
 mod signals;
 mod upgrade;
 
-pub use offline::{invite, state_cleanup, state_export, state_import, ImportOverrides};
+pub use import::{state_import, ImportOverrides, Imported};
+pub use offline::{invite, state_cleanup, state_export};
 pub use run::run;
 pub use upgrade::{state_upgrade, Upgraded};
 

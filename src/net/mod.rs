@@ -18,6 +18,7 @@ mod sentences;
 mod streams;
 mod swarm;
 mod transport;
+mod version;
 
 pub use identity::Identity;
 
@@ -304,8 +305,8 @@ impl Host {
             // A connection may end between the look and the order; then one more dial is worth it.
             for last in [false, true] {
                 self.connect(peer, Vec::new()).await?;
-                if self.inner.shared.lacks_protocol(&peer, protocol) {
-                    return Err(sentences::unsupported(peer, protocol));
+                if let Some(error) = self.inner.shared.mismatch(peer, protocol) {
+                    return Err(error);
                 }
                 match self.inner.registry.open(peer, protocol, limit).await {
                     Ok(stream) => return Ok(stream),

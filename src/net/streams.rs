@@ -140,7 +140,8 @@ impl Registry {
         inner.unconfirmed.clear();
     }
 
-    fn protocols(&self) -> Arc<[StreamProtocol]> {
+    /// The protocols that have a taker.
+    pub(super) fn protocols(&self) -> Arc<[StreamProtocol]> {
         self.lock().protocols.clone()
     }
 

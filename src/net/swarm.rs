@@ -13,6 +13,7 @@ use super::book::Book;
 use super::discovery::{Discovery, Found};
 use super::keepalive::Keeper;
 use super::streams::Registry;
+use super::version::{self, Spoken};
 use super::{book, sentences, transport, HostEvent};
 use crate::error::{Error, Result};
 use futures::channel::oneshot;
@@ -52,14 +53,12 @@ pub(super) enum Command {
 #[derive(Default)]
 struct Peer {
     connections: usize,
-    /// Protocols it said it speaks; `None` before identify.
-    protocols: Option<HashSet<String>>,
+    /// What it said of itself; `None` before identify.
+    spoken: Option<Spoken>,
     /// Where it is connected, of its first connection.
     address: Option<Multiaddr>,
     /// Whether we dialled that.
     outgoing: bool,
-    /// What it calls itself.
-    agent: String,
 }
 
 /// The part of the state that hosts read and write directly.
@@ -137,21 +136,15 @@ impl Shared {
     pub(super) fn peer_info(&self, peer: &PeerId) -> Option<super::PeerInfo> {
         let state = self.lock();
         let known = state.peers.get(peer)?;
-        let mut protocols: Vec<String> = known.protocols.iter().flatten().cloned().collect();
+        let Spoken { agent, mut protocols } = known.spoken.clone().unwrap_or_default();
         protocols.sort();
-        Some(super::PeerInfo {
-            address: known.address.clone(),
-            outgoing: known.outgoing,
-            agent: known.agent.clone(),
-            protocols,
-        })
+        Some(super::PeerInfo { address: known.address.clone(), outgoing: known.outgoing, agent, protocols })
     }
 
-    /// Whether the peer said what it speaks, and the protocol was not among it.
-    pub(super) fn lacks_protocol(&self, peer: &PeerId, protocol: &str) -> bool {
+    /// What to say when the peer said what it speaks, and the protocol was not among it.
+    pub(super) fn mismatch(&self, peer: PeerId, protocol: &str) -> Option<Error> {
         let state = self.lock();
-        let known = state.peers.get(peer).and_then(|peer| peer.protocols.as_ref());
-        known.is_some_and(|protocols| !protocols.contains(protocol))
+        version::mismatch(peer, protocol, state.peers.get(&peer)?.spoken.as_ref()?)
     }
 
     /// A new subscriber.
@@ -514,13 +507,18 @@ impl Task {
         let addresses = book::clean(info.listen_addrs);
         let protocols: Vec<String> =
             info.protocols.iter().take(PROTOCOLS_PER_PEER).map(ToString::to_string).collect();
+        let agent = info.agent_version.chars().take(AGENT_CHARS).collect();
+        let spoken = Spoken { agent, protocols: protocols.clone() };
         {
             let mut state = self.shared.lock();
             if let Some(known) = state.peers.get_mut(&peer) {
-                known.protocols = Some(protocols.iter().cloned().collect());
-                known.agent = info.agent_version.chars().take(AGENT_CHARS).collect();
+                known.spoken = Some(spoken.clone());
             }
             state.book.learn(peer, addresses.clone());
+        }
+        let ours = self.registry.protocols();
+        if let Some(error) = version::stranger(peer, ours.iter().map(AsRef::as_ref), &spoken) {
+            self.complain("version", error.message());
         }
         self.shared.emit(&HostEvent::Identified { peer, addresses, agent: info.agent_version, protocols });
     }

@@ -308,17 +308,22 @@ impl Machine {
         Ok(events)
     }
 
-    /// Writes what a snapshot of a new cluster would have left: its founders, and the highest version that all of them
-    /// speak, because there is nobody yet who could speak less. A function of its arguments: several founders begin
-    /// with the same rows.
+    /// Writes what a snapshot of a new cluster would have left: its founders as the only members, and the highest
+    /// version that all of them speak.
     ///
     /// # Errors
     /// Nothing was written: the disk, or a state that is not empty.
-    pub fn found(&mut self, at: Applied, founders: &[Member], conf: &ConfState) -> Result<()> {
-        let spoken = founders.iter().map(|f| version::spoken_by(&f.version)).min().unwrap_or(version::FIRST);
+    pub fn found(
+        &mut self,
+        at: Applied,
+        founders: &[Member],
+        conf_state: &ConfState,
+        version: u16,
+    ) -> Result<()> {
         let mut draft = self.draft(at)?;
-        let members = founders.iter().map(|f| (Table::Members, member_key(f.raft_id), f.encode()));
-        for (table, key, value) in members.chain([conf_state_row(conf), version_row(spoken)]) {
+        let members = founders.iter().map(|m| (Table::Members, member_key(m.raft_id), m.encode()));
+        let others = [conf_state_row(conf_state), version_row(version)];
+        for (table, key, value) in members.chain(others) {
             draft.put(table, key, Some(value))?;
         }
         self.commit(draft)?;

@@ -286,3 +286,164 @@ fn same_owner(data: &Path, copy: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use crate::store::{self, LogStore, StateStore, Table, WriteBatch};
+
+    const TINY: Options = Options { map_size: 1 << 20, map_limit: 1 << 30, reserve: 0 };
+
+    /// Data of format 1 with a hundred rows.
+    fn old(dir: &tempfile::TempDir) -> PathBuf {
+        let data = dir.path().join("raft");
+        {
+            let (mut log, state) = store::open(&data).expect("stores");
+            log.set_cluster_id(7).expect("cluster id");
+            let row = |n: u32| (Table::Pins, format!("{n:04}").into_bytes(), Some(vec![1; 300]));
+            let applied = Some(Applied { index: 3, term: 1 });
+            state.write(WriteBatch { writes: (0..100).map(row).collect(), applied }).expect("rows");
+            state.flush().expect("flush");
+        }
+        lmdb::stamp(&data, &TINY, 1);
+        data
+    }
+
+    fn needed(data: &Path) -> Plan {
+        match plan(data, &TINY).expect("plan") {
+            Upgrade::Needed(plan) => plan,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn is_new(data: &Path) {
+        let (log, state) = store::open(data).expect("the new format opens");
+        assert_eq!(
+            (log.incarnation().cluster_id, state.count(Table::Pins), state.applied().index),
+            (7, 100, 3)
+        );
+    }
+
+    /// Names beside the data.
+    fn beside(data: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(parent(data)).expect("folder");
+        let mut names: Vec<String> =
+            entries.map(|e| e.expect("entry").file_name().into_string().expect("text")).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_copy_takes_the_place_and_the_old_data_stays() {
+        let dir = tempfile::tempdir().expect("folder");
+        let data = old(&dir);
+        assert_eq!(store::open(&data).map(drop).expect_err("older").kind(), Kind::Version);
+        let plan = needed(&data);
+        assert_eq!((plan.from, plan.pins, plan.applied.index), (1, 100, 3));
+        plan.run(&TINY, |copy| {
+            is_new(copy);
+            Ok(())
+        })
+        .expect("upgrade");
+        is_new(&data);
+        assert_eq!(beside(&data), ["raft", "raft.format1.0"]);
+        assert_eq!(lmdb::look(&plan.backup, &TINY).expect("look").expect("data").format, 1);
+        let again = super::plan(&data, &TINY).expect("plan");
+        assert_eq!(again, Upgrade::Current { format: lmdb::FORMAT, finished: None });
+    }
+
+    #[test]
+    fn a_refused_copy_changes_nothing() {
+        let dir = tempfile::tempdir().expect("folder");
+        let data = old(&dir);
+        let error =
+            needed(&data).run(&TINY, |_| Err(Error::corrupt("the digest differs"))).expect_err("refused");
+        assert!(error.message().contains("is what it was: the digest differs"), "{error}");
+        assert_eq!(beside(&data), ["raft"]);
+        needed(&data).run(&TINY, |_| Ok(())).expect("upgrade");
+    }
+
+    #[test]
+    fn file_systems_that_cannot_exchange_names_get_two_renames() {
+        let dir = tempfile::tempdir().expect("folder");
+        let data = old(&dir);
+        let plan = needed(&data);
+        lmdb::copy(&data, &draft(&data), &TINY).expect("copy");
+        plan.swap_by_renames(&draft(&data)).expect("swap");
+        is_new(&data);
+        assert_eq!(beside(&data), ["raft", "raft.format1.0"]);
+    }
+
+    /// Every state of the folder that a power cut can leave ends as the old data whole, or the new, and no rest.
+    #[test]
+    fn an_upgrade_that_was_cut_off_is_finished_or_starts_anew() {
+        let half = |data: &Path| {
+            std::fs::create_dir_all(draft(data).join("log")).expect("folder");
+            std::fs::write(draft(data).join("log/data.mdb"), b"half a page").expect("file");
+        };
+        let whole = |data: &Path| lmdb::copy(data, &draft(data), &TINY).expect("copy");
+        let exchanged = |data: &Path| {
+            whole(data);
+            let old = parent(data).join("x");
+            rename(data, &old).expect("move");
+            rename(&draft(data), data).expect("move");
+            rename(&old, &draft(data)).expect("move");
+        };
+        let named = |data: &Path| {
+            whole(data);
+            rename(&draft(data), &finished(data)).expect("move");
+        };
+        let moved_away = |data: &Path| {
+            named(data);
+            rename(data, &backup_name(data, 1).expect("name")).expect("move");
+        };
+        let cuts: [(&str, &dyn Fn(&Path), bool); 5] = [
+            ("in the copying", &half, false),
+            ("before the exchange", &whole, false),
+            ("after the exchange", &exchanged, true),
+            ("with the copy named", &named, false),
+            ("with the old data moved away", &moved_away, true),
+        ];
+        for (when, cut, done) in cuts {
+            let dir = tempfile::tempdir().expect("folder");
+            let data = old(&dir);
+            cut(&data);
+            // A daemon neither takes the old data for new, nor a missing folder for a fresh one.
+            if !data.exists() {
+                let error = store::open(&data).map(drop).expect_err(when);
+                assert!(
+                    error.message().contains("was cut off: run `pinfold state upgrade`"),
+                    "{when}: {error}"
+                );
+                assert!(!data.exists(), "{when}");
+            }
+            match plan(&data, &TINY).expect(when) {
+                Upgrade::Current { .. } => assert!(done, "{when}"),
+                Upgrade::Needed(plan) => {
+                    assert!(!done, "{when}");
+                    assert_eq!(beside(&data), ["raft"], "{when}");
+                    plan.run(&TINY, |_| Ok(())).expect(when);
+                }
+                Upgrade::NoData => panic!("{when}: the data is gone"),
+            }
+            is_new(&data);
+            assert_eq!(beside(&data), ["raft", "raft.format1.0"], "{when}");
+        }
+    }
+
+    #[test]
+    fn a_folder_without_data_and_newer_data_are_left_alone() {
+        let dir = tempfile::tempdir().expect("folder");
+        assert_eq!(plan(&dir.path().join("raft"), &TINY).expect("plan"), Upgrade::NoData);
+        assert!(beside(&dir.path().join("raft")).is_empty());
+        let data = old(&dir);
+        lmdb::stamp(&data, &TINY, lmdb::FORMAT + 1);
+        let error = plan(&data, &TINY).expect_err("newer");
+        assert!(error.message().contains("written by a newer pinfold"), "{error}");
+        lmdb::stamp(&data, &TINY, 0);
+        let error = needed(&data).run(&TINY, |_| Ok(())).expect_err("0");
+        assert!(error.message().contains("never existed"), "{error}");
+        assert_eq!(beside(&data), ["raft"]);
+    }
+}

@@ -151,10 +151,17 @@ impl Calendar {
     }
 }
 
-/// Compares state and records, for what was lost between the two.
+/// Compares state and records, for what was lost between the two. A state in which nothing has happened since needs no
+/// other look: an idle board stays idle.
 pub(super) async fn sync_state(inner: Arc<Inner>) {
+    let mut compared = None;
     loop {
         runtime::sleep(inner.config.state_sync_interval).await;
-        report(scan::catch_up(&inner).await);
+        let applied = inner.store.applied();
+        if compared != Some(applied) {
+            let done = scan::catch_up(&inner).await;
+            compared = done.is_ok().then_some(applied);
+            report(done);
+        }
     }
 }

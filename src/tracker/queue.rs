@@ -20,6 +20,8 @@ pub const MAX_QUEUED: usize = 10_000;
 pub const RETRYING_SHARE: usize = 4;
 /// One in so many jobs is a later attempt while first attempts wait, too.
 pub const RETRY_SHARE: u64 = 4;
+/// Most pins at the same time, whatever the configuration says: each takes a connection to the daemon.
+pub const MAX_WORKERS: usize = 256;
 /// Parked pins for each worker: enough that a search for providers may take a while, …
 pub const PARKED_PER_WORKER: usize = 2;
 /// … and never more than these: each keeps a connection to the daemon and makes it search.
@@ -179,7 +181,7 @@ impl Queue {
     /// An empty queue.
     pub fn new(limits: Limits) -> Self {
         let limits = Limits {
-            pins: limits.pins.max(1),
+            pins: limits.pins.clamp(1, MAX_WORKERS),
             unpins: limits.unpins.max(1),
             queued: limits.queued.clamp(1, MAX_QUEUED),
         };

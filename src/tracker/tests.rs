@@ -428,3 +428,94 @@ fn a_job_whose_pin_has_left_meanwhile_keeps_the_record_for_the_unpin() {
     bench.wait_status(1, Status::Unpinned);
     assert!(!bench.ipfs.script().pins.contains_key(&cid(1)));
 }
+
+/// What a comparison tells.
+fn sync_all(bench: &Bench) -> Vec<Row> {
+    block_on(async {
+        let (sender, found) = async_channel::bounded(1);
+        let tracker = bench.tracker.clone();
+        let work = runtime::spawn(async move { tracker.sync_all(sender).await });
+        let mut rows = Vec::new();
+        while let Ok(row) = found.recv().await {
+            rows.push(row);
+        }
+        work.await.expect("sync");
+        rows
+    })
+}
+
+#[test]
+fn a_comparison_corrects_records_both_ways_and_queues_nothing() {
+    let bench = Bench::new(config());
+    bench.ipfs.script().failing.insert(cid(2));
+    for n in 1..=3 {
+        bench.pin(n, PinMode::Recursive);
+        bench.wait_status(n, if n == 2 { Status::PinError } else { Status::Pinned });
+    }
+    {
+        let mut script = bench.ipfs.script();
+        script.pins.remove(&cid(1));
+        script.pins.insert(cid(2), PinMode::Recursive);
+        // Others' pins are none of our business, however many.
+        script.pins.extend((100..3_000).map(|n| (cid(n), PinMode::Recursive)));
+    }
+    let told: Vec<_> = sync_all(&bench).into_iter().map(|row| (row.key, row.status)).collect();
+    assert_eq!(
+        told,
+        [(cid(1).to_bytes(), Status::UnexpectedlyUnpinned), (cid(2).to_bytes(), Status::Pinned)]
+    );
+    assert!(!bench.ipfs.script().pins.contains_key(&cid(1)));
+    // What is in error stays in the answer, what was put right does not.
+    assert_eq!(sync_all(&bench).len(), 1);
+    // What is missing is for a recover to repair, not for a comparison of state and records.
+    bench.events.try_send(Event::Replaced).expect("followed");
+    bench.pin(4, PinMode::Recursive);
+    bench.wait_status(4, Status::Pinned);
+    assert_eq!(bench.row(1).status, Status::UnexpectedlyUnpinned);
+    assert_eq!(bench.recover_all().len(), 1);
+    bench.wait_status(1, Status::Pinned);
+    bench.ipfs.script().down = true;
+    assert!(block_on(bench.tracker.sync(&cid(1))).is_err(), "what IPFS has now cannot be told");
+    assert_eq!(bench.row(1).status, Status::Pinned, "and a status answers from the record");
+}
+
+#[test]
+fn pins_without_progress_run_beside_the_workers_while_others_wait() {
+    let bench = Bench::new(TrackerConfig { concurrent_pins: 1, ..config() });
+    bench.ipfs.script().hanging.extend((1..=2).map(cid));
+    for n in 1..=2 {
+        bench.pin(n, PinMode::Recursive);
+    }
+    bench.pin(3, PinMode::Recursive);
+    bench.wait("the only worker at work", || bench.ipfs.script().running == 1);
+    assert_eq!(bench.row(3).status, Status::PinQueued);
+    bench.skip(60_000);
+    bench.wait("the second one beside the first", || bench.ipfs.script().running == 2);
+    bench.skip(60_000);
+    bench.wait_status(3, Status::Pinned);
+    for n in 1..=2 {
+        assert_eq!(bench.row(n).status, Status::Pinning, "it has not given up");
+    }
+    bench.ipfs.script().hanging.clear();
+    for n in 1..=2 {
+        bench.wait_status(n, Status::Pinned);
+    }
+}
+
+#[test]
+fn an_ipfs_that_comes_back_is_made_up_with_at_once() {
+    let bench = Bench::new(config());
+    bench.pin(1, PinMode::Recursive);
+    bench.wait_status(1, Status::Pinned);
+    bench.ipfs.script().down = true;
+    bench.pin(2, PinMode::Recursive);
+    bench.wait_status(2, Status::PinError);
+    // Past the moment of the first comparison, which failed.
+    std::thread::sleep(Duration::from_secs(3));
+    bench.ipfs.script().pins.clear();
+    bench.ipfs.script().down = false;
+    // No time is skipped here: neither back-off nor interval would have brought them by now.
+    for n in 1..=2 {
+        bench.wait(&format!("{n} again"), || bench.ipfs.script().pins.contains_key(&cid(n)));
+    }
+}

@@ -32,6 +32,8 @@ pub enum Mood {
     WrongShape,
     /// Every call fails.
     Broken,
+    /// Its disk is full.
+    DiskFull,
     /// Pins begin well, and fail in the trailer of the answer.
     TrailerError,
     /// Pins go on and on without progress, as fast as the connection takes it.
@@ -177,6 +179,8 @@ impl Shared {
                 return;
             }
             let (Ok(client), Ok(server)) = (client, TcpStream::connect(back)) else { continue };
+            // Answers are small and waited for.
+            client.set_nodelay(true).and_then(|()| server.set_nodelay(true)).expect("TCP");
             let port = server.local_addr().expect("connected").port();
             self.relayed.lock().expect("lock").insert(port, client.try_clone().expect("clone"));
             let one_way = |from: &TcpStream, to: &TcpStream| {
@@ -239,7 +243,11 @@ impl Shared {
                     );
                     let _ = out.flush();
                 }
-                _ => answer(request, mood, &mut self.store.lock().expect("lock")),
+                _ => {
+                    let url = request.url().to_owned();
+                    let (status, body) = answer(&url, mood, &mut self.store.lock().expect("lock"));
+                    respond(request, mood, status, body);
+                }
             }
         }
     }
@@ -294,15 +302,15 @@ fn argument(query: &str, name: &str) -> String {
     pairs.filter(|(k, _)| *k == name).map(|(_, v)| v.to_owned()).next().unwrap_or_default()
 }
 
-fn answer(request: Request, mood: Mood, store: &mut Store) {
-    let url = request.url().to_owned();
-    let (path, query) = url.split_once('?').unwrap_or((&url, ""));
+/// Status and body.
+fn answer(url: &str, mood: Mood, store: &mut Store) -> (u16, String) {
+    let (path, query) = url.split_once('?').unwrap_or((url, ""));
     let argument = |name: &str| argument(query, name);
     let pins = &mut store.pins;
     // Those that are bad in one thing only.
     let works = matches!(
         mood,
-        Mood::Good | Mood::ShortList | Mood::TrailerError | Mood::EndlessProgress | Mood::Searching | Mood::Slow
+        Mood::Good | Mood::ShortList | Mood::DiskFull | Mood::TrailerError | Mood::EndlessProgress | Mood::Searching | Mood::Slow
     );
     let cid = argument("arg");
     let (status, mut body) = match path.trim_start_matches("/api/v0/") {
@@ -323,7 +331,7 @@ fn answer(request: Request, mood: Mood, store: &mut Store) {
             (200, asked.map(|p| format!("{{\"Cid\":\"{p}\",\"Type\":\"recursive\"}}\n")).collect())
         }
         "pin/add" => {
-            if works {
+            if works && mood != Mood::DiskFull {
                 pins.insert(cid.clone());
             }
             (200, format!("{{\"Progress\":1}}\n{{\"Pins\":[\"{cid}\"]}}\n"))
@@ -353,8 +361,16 @@ fn answer(request: Request, mood: Mood, store: &mut Store) {
         Mood::Broken => {
             (status, body) = (500, r#"{"Message":"the datastore is on fire","Code":0,"Type":"error"}"#.into())
         }
+        Mood::DiskFull if path.ends_with("pin/add") => {
+            let words = r#"{"Message":"pin: write /repo/blocks/x: no space left on device","Code":0,"Type":"error"}"#;
+            (status, body) = (500, words.into());
+        }
         _ => {}
     }
+    (status, body)
+}
+
+fn respond(request: Request, mood: Mood, status: u16, body: String) {
     let header = |name: &str, value: &str| Header::from_bytes(name, value).expect("a header");
     let html = matches!(mood, Mood::Html | Mood::HtmlError);
     let kind = header("Content-Type", if html { "text/html" } else { "application/json" });

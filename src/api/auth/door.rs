@@ -124,7 +124,6 @@ impl Door {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures::future::join_all;
 
     fn hashed() -> Hashed {
         Hashed::new("secret").expect("hash")

@@ -315,6 +315,7 @@ impl Cluster {
                 self.handle(&page, &view, &mut pool, &mut report).await?;
             }
             view = self.view(liveness);
+            *lock(&self.inner.repin.view) = Some(view.clone());
         }
     }
 

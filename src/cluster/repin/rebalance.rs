@@ -82,9 +82,8 @@ impl Cluster {
         self.can_reallocate()?;
         let shared = &self.inner.repin;
         let _running = Running::begin(shared)?;
-        let view = lock(&shared.view).clone();
-        let view = view.ok_or_else(|| Error::not_leader("this peer has only just begun to lead"))?;
-        let mut planner = Planner::new(self.slots(&view).await?);
+        let view = self.fresh_view().await?;
+        let mut planner = self.planner(&view).await?;
         let before = planner.slots().to_vec();
         // The whole plan first: it is what a dry run shows, and what progress is measured by.
         let mut progress = MoveProgress { total: self.plan(&view, &mut planner.clone()).await?, ..Default::default() };
@@ -97,6 +96,8 @@ impl Cluster {
             return Ok(progress);
         }
         self.execute(&view, &mut planner, &mut progress, tell).await?;
+        // The plan may have been off by what users did meanwhile.
+        progress.total = progress.moved + progress.failed;
         progress.peers = self.shares(&before, planner.slots());
         progress.done = true;
         progress.message = match progress.left() {
@@ -109,11 +110,29 @@ impl Cluster {
         Ok(progress)
     }
 
+    /// Who is there now, and not a moment ago: a board that has just been added is what this is for.
+    async fn fresh_view(&self) -> Result<View> {
+        let shared = &self.inner.repin;
+        *lock(&shared.view) = None;
+        let began = Instant::now();
+        loop {
+            if let Some(view) = lock(&shared.view).clone() {
+                return Ok(view);
+            }
+            if !self.leads() || began.elapsed() >= CALL {
+                return Err(Error::not_leader("this peer has only just begun to lead"));
+            }
+            runtime::sleep(LOOK).await;
+        }
+    }
+
     /// Who takes part, with capacity and copies.
-    async fn slots(&self, view: &View) -> Result<Vec<Slot>> {
+    async fn planner(&self, view: &View) -> Result<Planner> {
         let mut copies: BTreeMap<PeerId, u64> = BTreeMap::new();
+        let mut pins = 0;
         let mut walk = Walk::new(self);
         while let Some(page) = walk.page(PAGE, |_| true).await? {
+            pins += page.len() as u64;
             for holder in page.iter().flat_map(|pin| &pin.holders) {
                 *copies.entry(*holder).or_default() += 1;
             }
@@ -132,17 +151,22 @@ impl Cluster {
                 Ok(Slot { candidate: candidate.clone(), capacity: capacity.map_err(what)?, copies: held })
             }
         });
-        futures::future::join_all(slots).await.into_iter().collect()
+        let slots = futures::future::join_all(slots).await.into_iter().collect::<Result<_>>()?;
+        Ok(Planner::new(slots, pins))
     }
 
     /// Plans without doing; how many pins would move.
     async fn plan(&self, view: &View, planner: &mut Planner) -> Result<u64> {
-        let (mut walk, mut moves) = (Walk::new(self), 0);
-        let filter = view.clone();
-        while let Some(page) = walk.page(PAGE, settled(filter.clone())).await? {
-            moves += page.iter().filter(|pin| planner.consider(&pin.holders).is_some()).count() as u64;
+        let mut moves = 0;
+        loop {
+            let mut walk = Walk::new(self);
+            while let Some(page) = walk.page(PAGE, settled(view.clone())).await? {
+                moves += page.iter().filter(|pin| planner.consider(&pin.holders).is_some()).count() as u64;
+            }
+            if !planner.next_round() {
+                return Ok(moves);
+            }
         }
-        Ok(moves)
     }
 
     async fn execute(
@@ -161,7 +185,12 @@ impl Cluster {
             }
             while walking && flights.len() <= WINDOW / 2 {
                 let Some(page) = walk.page(WINDOW - flights.len(), settled(view.clone())).await? else {
-                    walking = false;
+                    // The second round sees what the first has moved, so that has to have landed.
+                    walking = !flights.is_empty() || planner.next_round();
+                    if walking && flights.is_empty() {
+                        walk = Walk::new(self);
+                        continue;
+                    }
                     break;
                 };
                 self.take_off(page, planner, &mut flights).await?;

@@ -28,7 +28,7 @@ mod restart;
 mod tests;
 
 pub use plan::{majority, Ballot, Founder, Plan, Record, FORMAT, MAX_LISTED};
-pub use restart::{another_cluster, Restart};
+pub use restart::Restart;
 
 use crate::error::Error;
 use serde::{Deserialize, Serialize};
@@ -325,7 +325,8 @@ impl Founding {
     /// Answers another peer.
     pub fn answer(&mut self, now: u64, from: &str, ask: &Ask) -> Answer {
         if ask.list != self.record.list || !self.record.list.iter().any(|p| p == from) {
-            if self.record.list.iter().any(|p| p == from) {
+            // One that only asks where we belong has no list, and may be a member of something.
+            if !ask.list.is_empty() && self.record.list.iter().any(|p| p == from) {
                 self.seen.insert(from.to_owned(), (now, Seen::OtherList(ask.list.clone())));
             }
             return Answer::OtherList(self.record.list.clone());
@@ -438,13 +439,8 @@ impl Founding {
         let plan = match earlier {
             Some((_, plan)) => plan.clone(),
             None => {
-                let founders = promises.values().enumerate();
-                let founders =
-                    founders.map(|(n, (f, _))| Founder { voter: n < self.max_voters, ..f.clone() });
-                Plan {
-                    cluster_id: super::settings::mix(self.seed, ballot.round).max(1),
-                    founders: founders.collect(),
-                }
+                let cluster_id = super::settings::mix(self.seed, ballot.round).max(1);
+                Plan::new(cluster_id, promises.values().map(|(founder, _)| founder), self.max_voters)
             }
         };
         if let Err(error) = plan.check(&self.record.list) {

@@ -5,7 +5,7 @@
 //! [`Plan::check`] before it is used.
 
 use crate::error::{Error, Result};
-use crate::state::{Member, Role};
+use crate::state::{version, Member, Role};
 use libp2p::PeerId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -37,16 +37,13 @@ pub struct Founder {
     pub addresses: Vec<String>,
     /// Whether it votes from the beginning.
     pub voter: bool,
-    /// The pinfold that it runs.
-    pub version: String,
+    /// The version of its software.
+    pub release: String,
 }
 
 impl Founder {
-    /// As Raft and the state know it.
-    ///
-    /// # Errors
-    /// [`crate::Kind::Invalid`] for an id that is none; addresses that are none are left out.
-    pub fn member(&self) -> Result<Member> {
+    /// As Raft and the state of a cluster that speaks `version` know it.
+    fn member(&self, version: u16) -> Result<Member> {
         let peer_id: PeerId = self
             .peer
             .parse()
@@ -62,7 +59,10 @@ impl Founder {
             name: self.name.clone(),
             addresses: addresses.collect(),
             role,
-            version: self.version.clone(),
+            version: match version < version::MEMBER_VERSIONS {
+                true => String::new(),
+                false => self.release.chars().take(Member::MAX_VERSION / char::MAX.len_utf8()).collect(),
+            },
         };
         // As it will be stored: every founder must begin with the very same bytes.
         Member::decode(&member.encode())
@@ -74,17 +74,34 @@ impl Founder {
 pub struct Plan {
     /// The id of the cluster, random.
     pub cluster_id: u64,
+    /// The cluster version that it begins with: the highest that all founders speak.
+    pub version: u16,
     /// Its first members, sorted by peer id; a majority of the list or more.
     pub founders: Vec<Founder>,
 }
 
 impl Plan {
+    /// A plan of these founders, sorted by peer id; the first `max_voters` of them vote.
+    pub fn new<'a>(
+        cluster_id: u64,
+        founders: impl IntoIterator<Item = &'a Founder>,
+        max_voters: usize,
+    ) -> Plan {
+        let founders: Vec<Founder> = founders
+            .into_iter()
+            .enumerate()
+            .map(|(n, f)| Founder { voter: n < max_voters, ..f.clone() })
+            .collect();
+        let spoken = founders.iter().map(|f| version::spoken_by(&f.release)).min();
+        Plan { cluster_id, version: spoken.unwrap_or(version::FIRST), founders }
+    }
+
     /// The first members, as Raft and the state know them.
     ///
     /// # Errors
-    /// As [`Founder::member`].
+    /// [`crate::Kind::Invalid`] for an id that is none; addresses that are none are left out.
     pub fn members(&self) -> Result<Vec<Member>> {
-        self.founders.iter().map(Founder::member).collect()
+        self.founders.iter().map(|f| f.member(self.version)).collect()
     }
 
     /// The founder with this identity and Raft id, if it is one.
@@ -100,6 +117,9 @@ impl Plan {
         let fail = |why: String| Err(Error::invalid(format!("an initial configuration was proposed {why}")));
         if self.cluster_id == 0 {
             return fail("with the cluster id 0, which no cluster has".into());
+        }
+        if !(version::FIRST..=version::SPOKEN).contains(&self.version) {
+            return fail(format!("for the cluster version {}, which this program does not speak", self.version));
         }
         if self.founders.len() < majority(list.len()) {
             return fail(format!("with {} of {} peers, which is no majority", self.founders.len(), list.len()));
@@ -137,6 +157,9 @@ pub struct Record {
     pub accepted: Option<(Ballot, Plan)>,
     /// What was chosen, once known. It never changes.
     pub chosen: Option<Plan>,
+    /// The peers of `--bootstrap` and `cluster.bootstrap` that this peer last started with, sorted.
+    #[serde(default)]
+    pub bootstrap: Vec<String>,
 }
 
 impl Record {

@@ -7,6 +7,8 @@
 //! - A list that is the one this peer started with before is never refused. What it lacks or has too much is told.
 //! - A list that was changed (or is new) must name the members, no more and no fewer, as the freshest member in
 //!   reach knows them: somebody has just edited it, is there to read the sentence, and means something by it.
+//! - A bootstrap address of a peer that belongs to another cluster is refused when it is new: somebody has just
+//!   said "join that one". One that this peer started with before only tells where it once came from.
 //! - A cluster of one is what the others of its list will join: it is refused only when one of them belongs to
 //!   another cluster already.
 
@@ -31,6 +33,30 @@ impl Restart<'_> {
     /// Whether the list has to be compared with the members.
     pub fn is_changed(&self) -> bool {
         !self.list.is_empty() && self.record.is_none_or(|r| r.list != self.list)
+    }
+
+    /// Of these peers, those that nobody has told this peer of before and that are no members: they are to be asked where
+    /// they belong.
+    pub fn strangers<'a>(&self, bootstrap: &'a [String]) -> Vec<&'a String> {
+        let before = self.record.map_or(&[][..], |r| &r.bootstrap);
+        let known = |p: &String| *p == self.us || before.contains(p) || self.own.members.contains(p);
+        bootstrap.iter().filter(|p| !known(p)).collect()
+    }
+
+    /// Judges bootstrap addresses by what [`Restart::strangers`] answered.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Conflict`] when one of them belongs to another cluster.
+    pub fn judge_bootstrap(&self, answers: &[(String, Answer)]) -> Result<()> {
+        for (peer, answer) in answers {
+            match answer {
+                Answer::Member(theirs) if theirs.cluster_id != self.own.cluster_id => {
+                    return Err(another_cluster(peer, theirs.cluster_id, self.own.cluster_id))
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// What is worth a word of a list that may stay as it is.
@@ -76,7 +102,7 @@ impl Restart<'_> {
 }
 
 /// The sentence for a peer whose data is of another cluster than the one it is told to be in.
-pub fn another_cluster(peer: &str, theirs: u64, ours: u64) -> Error {
+fn another_cluster(peer: &str, theirs: u64, ours: u64) -> Error {
     Error::conflict(format!(
         "the data of this peer belongs to the cluster {ours:016x}, and peer {peer} to {theirs:016x}: to give up this one and join the other, run `pinfold state cleanup` (it keeps the data as raft.old.0) and start again; to go on in this one, take {peer} out of --bootstrap, cluster.bootstrap and cluster.peers. Nothing was changed"
     ))
@@ -148,6 +174,21 @@ mod tests {
         assert!(error.message().contains("state cleanup"), "{error}");
         // A member of ours that went astray is its own problem, not a reason to stay down.
         judge(&["a", "b"], None, &["a", "b"], &elsewhere).expect("b is the stranger");
+    }
+
+    #[test]
+    fn only_a_new_bootstrap_address_says_that_the_cluster_is_to_be_changed() {
+        let own = cluster(1, &["a", "b"], 1);
+        let bootstrap = names(&["a", "b", "old", "new"]);
+        let record = Record { bootstrap: names(&["old"]), ..Record::new(1, Vec::new()) };
+        let restart = Restart { us: "a", list: &[], record: Some(&record), own: &own };
+        assert_eq!(restart.strangers(&bootstrap), ["new"]);
+        assert_eq!(Restart { record: None, ..restart }.strangers(&bootstrap), ["old", "new"]);
+        let answer = |id| [("new".to_owned(), Answer::Member(cluster(id, &["new"], 1)))];
+        restart.judge_bootstrap(&answer(1)).expect("it is one of ours by now");
+        restart.judge_bootstrap(&[("new".to_owned(), Answer::Starting)]).expect("nobody knows");
+        let error = restart.judge_bootstrap(&answer(2)).unwrap_err();
+        assert!(error.message().contains("state cleanup"), "{error}");
     }
 
     #[test]

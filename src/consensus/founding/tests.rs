@@ -2,6 +2,7 @@
 //! back: never two initial configurations, and one in the end. The seed of a failing run is printed.
 
 use super::*;
+use crate::state::version;
 use std::collections::VecDeque;
 
 /// One step of virtual time, ms.
@@ -42,7 +43,7 @@ fn list_of(n: usize) -> Vec<String> {
 
 fn founder(peer: &str, raft_id: u64) -> Founder {
     let addresses = vec!["/ip4/10.0.0.1/tcp/9096".to_owned()];
-    Founder { peer: peer.to_owned(), raft_id, name: format!("n{raft_id}"), addresses, voter: false, version: crate::VERSION.into() }
+    Founder { peer: peer.to_owned(), raft_id, name: format!("n{raft_id}"), addresses, voter: false, release: crate::VERSION.into() }
 }
 
 enum Packet {
@@ -344,12 +345,10 @@ fn what_exists_is_joined_and_what_does_not_match_is_refused() {
 #[test]
 fn a_plan_from_the_network_is_checked() {
     let list = list_of(3);
-    let plan = Plan { cluster_id: 9, founders: vec![] };
+    let plan = Plan::new(9, &[], 7);
     assert!(plan.check(&list).is_err(), "no majority");
-    let good = Plan {
-        cluster_id: 9,
-        founders: list.iter().enumerate().map(|(i, p)| Founder { voter: true, ..founder(p, i as u64 + 1) }).collect(),
-    };
+    let founders: Vec<Founder> = list.iter().enumerate().map(|(i, p)| founder(p, i as u64 + 1)).collect();
+    let good = Plan::new(9, &founders, 7);
     good.check(&list).expect("good");
     let bad = |change: &dyn Fn(&mut Plan)| {
         let mut plan = good.clone();
@@ -357,6 +356,7 @@ fn a_plan_from_the_network_is_checked() {
         assert!(plan.check(&list).is_err(), "{plan:?}");
     };
     bad(&|p| p.cluster_id = 0);
+    bad(&|p| p.version = version::SPOKEN + 1);
     bad(&|p| p.founders[0].raft_id = 0);
     bad(&|p| p.founders[0].raft_id = p.founders[1].raft_id);
     bad(&|p| p.founders[0].peer = p.founders[1].peer.clone());
@@ -364,6 +364,14 @@ fn a_plan_from_the_network_is_checked() {
     bad(&|p| p.founders.swap(0, 1));
     bad(&|p| p.founders.iter_mut().for_each(|f| f.voter = false));
     bad(&|p| p.founders[2].peer = "nobody".into());
+    // The oldest founder decides what may be said.
+    let mut mixed = founders;
+    mixed[1].release = "0.1.0".into();
+    let old = Plan::new(9, &mixed, 2);
+    assert_eq!((good.version, old.version), (version::SPOKEN, version::FIRST));
+    assert_eq!(old.founders.iter().map(|f| f.voter).collect::<Vec<_>>(), [true, true, false]);
+    assert!(old.members().expect("members").iter().all(|m| m.version.is_empty()));
+    assert!(good.members().expect("members").iter().all(|m| m.version == crate::VERSION));
     // What is agreed on survives the file.
     let record = Record { accepted: Some((Ballot::default(), good.clone())), ..Record::new(1, list) };
     let text = serde_json::to_string(&record).expect("JSON");

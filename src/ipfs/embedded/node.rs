@@ -194,7 +194,8 @@ impl Node {
 
     fn nobody_has(&self, root: &Cid, missing: &Cid) -> Error {
         Error::timeout(format!(
-            "no block of {root} arrived for {} (pin_timeout): nobody who is connected has {missing}",
+            "no provider found for {missing}: no block of {root} arrived for {} (pin_timeout), nobody who is connected \
+             has it; start or connect a node that does",
             format_duration(self.timeout)
         ))
     }

@@ -160,6 +160,49 @@ fn a_recursive_pin_brings_every_block_and_survives_a_restart() {
 }
 
 #[test]
+fn single_blocks_are_removed_unless_a_pin_holds_them() {
+    use gc::{Fate, PinnedBy};
+    let bench = Bench::new();
+    let (root, blocks) = bench.tree(1, 6);
+    let (direct, free) = (cid_of(1, RAW, b"direct"), cid_of(1, RAW, b"free"));
+    let (absent, inline) = (cid_of(1, RAW, b"absent"), "bafkqaaa".parse::<Cid>().unwrap());
+    let put = [(direct, Bytes::from_static(b"direct")), (free, Bytes::from_static(b"free"))];
+    block_on(bench.node.store.put(put.to_vec(), Durability::Flushed)).unwrap();
+    bench.pin(root).unwrap();
+    block_on(bench.node.pin(direct, PinMode::Direct, quiet())).unwrap();
+    let below = blocks.iter().map(|(cid, _)| *cid).find(|cid| *cid != root).unwrap();
+    // By another version of its CID it is the same block.
+    let other = Cid::new_v1(RAW, *below.hash());
+    let remove = |cids: Vec<Cid>| block_on(gc::remove(bench.node.store.clone(), bench.node.pins.clone(), cids));
+    let fates = remove(vec![root, below, other, direct, free, absent, inline]).unwrap();
+    let want = [
+        Fate::Pinned(PinnedBy::Recursive),
+        Fate::Pinned(PinnedBy::Via(root)),
+        Fate::Pinned(PinnedBy::Via(root)),
+        Fate::Pinned(PinnedBy::Direct),
+        Fate::Removed,
+        Fate::Absent,
+        Fate::Removed,
+    ];
+    assert_eq!(fates.into_iter().map(|(_, fate)| fate).collect::<Vec<_>>(), want);
+    assert!(!bench.has(&free) && bench.has(&below) && bench.has(&direct));
+    // What a running pin has come across stays, pinned or not.
+    block_on(bench.node.store.put(vec![(free, Bytes::from_static(b"free"))], Durability::Flushed)).unwrap();
+    let walk = bench.node.store.begin_walk();
+    bench.node.store.touch(walk, free.hash());
+    assert_eq!(remove(vec![free]).unwrap(), [(free, Fate::InUse)]);
+    bench.node.store.end_walk(walk, false);
+    assert_eq!(remove(vec![free]).unwrap(), [(free, Fate::Removed)]);
+    // A pin that has lost a block leaves no doubt: nothing goes.
+    block_on(bench.node.store.put(vec![(free, Bytes::from_static(b"free"))], Durability::Flushed)).unwrap();
+    block_on(bench.node.store.remove_at_once(vec![*below.hash()])).unwrap();
+    let error = remove(vec![free]).unwrap_err();
+    assert!(error.message().contains("nothing was removed") && bench.has(&free), "{error}");
+    let bench = bench.restart();
+    assert!(!bench.has(&absent) && bench.has(&direct));
+}
+
+#[test]
 fn only_what_is_missing_is_fetched() {
     let bench = Bench::new();
     let (root, blocks) = bench.tree(1, 10);

@@ -118,7 +118,10 @@ impl Walk {
     }
 
     fn follow(&mut self, cid: &Cid, block: &Bytes) -> Result<()> {
-        let links = links_of(cid, block)?;
+        let links = links_of(cid, block).map_err(|error| match error.kind() {
+            Kind::Corrupt => error.context("the content is not what its CID says, which is wrong or of another codec"),
+            _ => error,
+        })?;
         if self.waiting.len() + links.len() > MAX_WAITING {
             return Err(Error::too_large(format!(
                 "block {cid}: more than {MAX_WAITING} links wait to be followed: this DAG is too wide to pin"

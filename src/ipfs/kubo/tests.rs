@@ -383,3 +383,40 @@ fn connections_are_reused_and_a_closed_one_is_replaced() {
         kubo.repo_stat().await.expect("a new one");
     });
 }
+
+#[test]
+fn a_run_is_told_by_identity_and_start() {
+    let id = r#"{"ID":"12D3KooWKWqnCCKgxL8E7T4M1dz6YmkdihGUoo1NDrsZPAGH8AMH","Addresses":[]}"#;
+    let metrics = "# TYPE x gauge\nprocess_start_time_seconds 1.79525061563e+09\ny 2\n";
+    let fake = Fake::start(&[("id", Say::Json(id.into())), ("debug/metrics", Say::Json(metrics.into()))]);
+    let run = block_on(kubo(&fake).current_run()).expect("a run");
+    assert_eq!(run.started.as_deref(), Some("1.79525061563e+09"));
+    // One that does not tell is up all the same.
+    let fake = Fake::start(&[("id", Say::Json(id.into()))]);
+    let silent = block_on(kubo(&fake).current_run()).expect("a run");
+    assert_eq!((silent.id, silent.started), (run.id, None));
+    let fake = Fake::start(&[("id", Say::Json("<html>".into()))]);
+    let error = block_on(kubo(&fake).current_run()).expect_err("a page");
+    assert!(error.message().contains("is this Kubo's RPC API?"), "{error}");
+}
+
+#[test]
+fn what_was_not_confirmed_was_not_done() {
+    let address: Multiaddr = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWKWqnCCKgxL8E7T4M1dz6YmkdihGUoo1NDrsZPAGH8AMH"
+        .parse()
+        .expect("address");
+    for body in ["<html>Welcome</html>", "{}", r#"{"Pins":[]}"#, r#"{"Pins":["bafkqaaa"]}"#, ""] {
+        let fake = Fake::start(&[("pin/rm", Say::Json(body.into())), ("swarm/connect", Say::Json(body.into()))]);
+        block_on(kubo(&fake).unpin(&cid())).expect_err(body);
+        block_on(kubo(&fake).swarm_connect(&address)).expect_err(body);
+    }
+}
+
+#[test]
+fn unpinning_can_be_disallowed() {
+    let fake = Fake::start(&[]);
+    let config = KuboConfig { node: fake.address(), unpin_disable: true, ..KuboConfig::default() };
+    let error = block_on(Kubo::new(config).expect("kubo").unpin(&cid())).expect_err("disallowed");
+    assert!(error.message().contains("unpin_disable"), "{error}");
+    assert_eq!(fake.count("pin/rm"), 0);
+}

@@ -159,3 +159,15 @@ fn bring_forward<const N: usize>(env: &Environment<N>, at: usize, what: &str, fr
         tables[at].put(txn, FORMAT_KEY, &FORMAT.to_be_bytes())
     })
 }
+
+/// Stamps data with a format, for tests.
+#[cfg(test)]
+pub(in crate::store) fn stamp(data: &Path, options: &Options, number: u32) {
+    let opened = open(data, options).expect("data");
+    if let Some(env) = opened.log {
+        env.write(|t, txn| t[log::META].put(txn, FORMAT_KEY, &number.to_be_bytes())).expect("log");
+    }
+    if let Some((_, env)) = opened.state {
+        env.write(|t, txn| t[state::MARK].put(txn, FORMAT_KEY, &number.to_be_bytes())).expect("state");
+    }
+}

@@ -15,6 +15,8 @@ mod state;
 mod tests;
 
 pub use log::LmdbLog;
+#[cfg(test)]
+pub(super) use migrate::stamp;
 pub(super) use migrate::{copy, look};
 pub use state::LmdbState;
 

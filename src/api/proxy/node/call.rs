@@ -197,6 +197,13 @@ pub(super) struct CidWriter {
 }
 
 impl CidWriter {
+    /// The form in which another CID was written: whoever writes version 1 reads version 1.
+    pub(super) fn like(cid: &Cid, text: &str) -> CidWriter {
+        let base = text.chars().next().and_then(|c| Base::from_code(c).ok());
+        let upgrade = cid.version() == Version::V1;
+        CidWriter { base: base.filter(|_| upgrade).unwrap_or(Base::Base32Lower), upgrade }
+    }
+
     /// A CID in the chosen form.
     pub(super) fn write(&self, cid: &Cid) -> String {
         let cid = match cid.version() {

@@ -3,7 +3,7 @@
 //! The errors are Kubo's word for word, because tools look at them: what is no path, what a folder lacks (`no link named
 //! …`), where no further step is possible (`func called on wrong kind: …`).
 
-use super::call::Call;
+use super::call::{Call, CidWriter};
 use super::reply::Reply;
 use super::Node as Here;
 use crate::error::{Error, Result};
@@ -193,9 +193,17 @@ struct Resolved {
 
 /// `resolve`.
 pub(super) async fn command(node: &Here, call: &Call) -> Result<Reply> {
-    let cids = call.cid_writer()?;
+    let asked = Path::parse(&call.args[0])?;
+    let cids = match call.option("cid-base").filter(|base| !base.is_empty()) {
+        Some(_) => call.cid_writer()?,
+        None => {
+            let mut texts = call.args[0].split('/').filter(|text| !text.is_empty());
+            let root = texts.find(|text| text.parse::<Cid>().is_ok_and(|cid| cid == asked.root));
+            CidWriter::like(&asked.root, root.unwrap_or_default())
+        }
+    };
     let blocks = node.embedded()?.reader(call.offline);
-    let found = resolve(&*blocks, &call.args[0]).await?;
+    let found = follow(&*blocks, asked).await?;
     let mut path = format!("/{}/{}", found.namespace, cids.write(&found.cid));
     for segment in &found.rest {
         path.push('/');
