@@ -371,7 +371,8 @@ mod tests {
 
     #[test]
     fn half_an_answer_is_an_error_and_so_is_nonsense() {
-        let (kubo, _heads) = daemon(vec!["HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", "nonsense\r\n\r\n"]);
+        let (kubo, _heads) =
+            daemon(vec!["HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", "nonsense\r\n\r\n"]);
         block_on(async {
             let response = kubo.ask(request(&[])).await.expect("a head");
             let error = response.into_body().collect().await.map(|_| ()).expect_err("not whole");
