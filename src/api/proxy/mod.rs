@@ -107,7 +107,7 @@ pub enum Behind {
 
 /// Who is behind the proxy, at work.
 enum Origin {
-    Kubo(Box<Forward>, cors::FromKubo),
+    Kubo(Box<Forward>, Box<cors::FromKubo>),
     Embedded(node::Node),
 }
 
@@ -140,7 +140,7 @@ pub async fn start(config: ProxyConfig, cluster: Cluster) -> Result<Server> {
         Behind::Kubo { nodes, https, headers_path, headers_extra, headers_ttl } => {
             let dialer = Dialer::new("node_multiaddress", &nodes, https)?;
             let policy = cors::FromKubo::new(&headers_path, &headers_extra, headers_ttl)?;
-            Origin::Kubo(Box::new(Forward::new(dialer)), policy)
+            Origin::Kubo(Box::new(Forward::new(dialer)), Box::new(policy))
         }
         Behind::Embedded(ipfs) => Origin::Embedded(node::Node { cluster: cluster.clone(), ipfs }),
     };
