@@ -143,7 +143,7 @@ fn an_upgrade_that_is_killed_leaves_the_old_data_or_the_new() {
         upgrade.args(["-c", peer.path(), "state", "upgrade", "-y"]);
         upgrade.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = upgrade.spawn().expect("starts");
-        std::thread::sleep(Duration::from_millis(4 + round * 2));
+        std::thread::sleep(Duration::from_millis(4 + round * round / 2));
         let _ = child.kill();
         child.wait().expect("reaped");
         let export = peer.ctl(&["state", "export"]);

@@ -83,7 +83,8 @@ pub fn state_import(folder: &Folder, input: &mut dyn Read, overrides: &ImportOve
         let _ = std::fs::remove_dir_all(&fresh);
     }
     let pins = founded?;
-    let strangers = report.holders.clone().into_iter().filter(|(holder, _)| !known.contains(holder)).collect();
+    let strangers =
+        report.holders.clone().into_iter().filter(|(holder, _)| !known.contains(holder)).collect();
     if done {
         super::enter::forget_removal(folder);
     }
