@@ -220,7 +220,9 @@ impl Cluster {
                     return Ok(progress);
                 }
             } else if moving.elapsed() >= LEADERLESS {
-                return Err(Error::timeout("the pins could not be looked through in time, see the leader's log"));
+                return Err(Error::timeout(
+                    "the pins could not be looked through in time, see the leader's log",
+                ));
             }
             progress.message = so_far(&progress);
             tell.send(progress.clone()).await.map_err(|_| Error::cancelled("nobody listens any more"))?;

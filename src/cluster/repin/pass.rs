@@ -336,13 +336,7 @@ impl Cluster {
     }
 
     /// Decides about the pins of a page and commits it.
-    async fn handle(
-        &self,
-        page: &[Found],
-        view: &View,
-        pool: &mut Pool,
-        report: &mut Report,
-    ) -> Result<()> {
+    async fn handle(&self, page: &[Found], view: &View, pool: &mut Pool, report: &mut Report) -> Result<()> {
         let standing = |p: &PeerId| view.of(p);
         let (mut moves, mut asked) = (Vec::new(), Vec::new());
         for pin in page {
@@ -416,7 +410,8 @@ impl Cluster {
             _ => {
                 let stat = runtime::timeout(ASK_IPFS, "the IPFS daemon", self.inner.ipfs.repo_stat()).await;
                 let pins = self.inner.state.count(Table::Local).max(1);
-                let size = stat.map_or(ASSUMED, |s| i64::try_from(s.repo_size / pins).unwrap_or(ASSUMED)).max(1);
+                let size =
+                    stat.map_or(ASSUMED, |s| i64::try_from(s.repo_size / pins).unwrap_or(ASSUMED)).max(1);
                 passes.estimate = Some((Instant::now(), size));
                 size
             }
