@@ -237,6 +237,9 @@ impl Cluster {
 /// How far it is, for a person.
 pub(super) fn so_far(progress: &MoveProgress) -> String {
     let MoveProgress { total, moved, coming, failed, short, .. } = progress;
+    if *total == 0 {
+        return "looking through the pins".into();
+    }
     let mut words = format!("{moved} of {total} pins moved");
     for (count, what) in [
         (coming, "being copied"),

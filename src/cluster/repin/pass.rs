@@ -260,7 +260,10 @@ impl Cluster {
 
     fn say(&self, passes: &mut Passes, view: &View, report: &Report) {
         if report.grown > 0 {
-            log::info!(target: "cluster", "{} pins get new holders", report.grown);
+            let trouble = view.troubles().into_iter().filter(|(_, standing)| standing.is_some());
+            let names: Vec<String> = trouble.map(|(peer, _)| called(self, &peer)).collect();
+            let whose = if names.is_empty() { "peers that are no members".into() } else { names.join(", ") };
+            log::info!(target: "cluster", "{} pins get new holders, as copies of {whose} have to be replaced", report.grown);
         }
         if report.settled > 0 {
             log::info!(target: "cluster", "{} pins are held by their new holders", report.settled);
