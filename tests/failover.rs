@@ -42,7 +42,8 @@ fn add(cluster: &Cluster, at: usize, text: &str, holders: &[usize], min: usize, 
 fn holders(cluster: &Cluster, at: usize, cid: &str) -> BTreeSet<usize> {
     let pin = cluster.peers[at].json("GET", &format!("/allocations/{cid}"));
     let ids = pin["allocations"].as_array().cloned().unwrap_or_default();
-    let index = |id: &Value| cluster.peers.iter().position(|p| p.id() == id.as_str().expect("id")).expect("a peer");
+    let index =
+        |id: &Value| cluster.peers.iter().position(|p| p.id() == id.as_str().expect("id")).expect("a peer");
     ids.iter().map(index).collect()
 }
 
@@ -262,7 +263,8 @@ fn without_a_peer_for_the_copy_it_is_said_once_and_done_when_there_is_one() {
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(logs(&cluster).matches(complaint).count(), 1, "once is enough");
 
-    cluster.peers[2].edit(|c| c["informer"]["disk"] = json!({"metric_ttl": "2s", "metric_type": "freespace"}));
+    cluster.peers[2]
+        .edit(|c| c["informer"]["disk"] = json!({"metric_ttl": "2s", "metric_type": "freespace"}));
     cluster.peers[2].stop();
     cluster.peers[2].start(&["daemon"]);
     wait_moved(&cluster, 0, &cid, &[1], 2);
@@ -356,8 +358,9 @@ fn a_dead_peer_is_emptied_by_drain_too() {
     let words = ok(cluster.peers[leader].ctl(&["drain", &id]));
     assert!(words.contains("does not answer") && words.contains("1 pins moved, nothing is left"), "{words}");
     wait_moved(&cluster, leader, &cid, &rest[..1], 2);
-    let (status, body) =
-        cluster.peers[leader].request("POST", "/peers/12D3KooWKktuUeZrGSw2Wfnuy2o71D6gtixmoKurfwrsqALUmtct/drain").expect("answer");
+    let (status, body) = cluster.peers[leader]
+        .request("POST", "/peers/12D3KooWKktuUeZrGSw2Wfnuy2o71D6gtixmoKurfwrsqALUmtct/drain")
+        .expect("answer");
     assert_eq!(status, 404, "{body}");
 }
 
@@ -381,7 +384,8 @@ fn a_new_peer_gets_its_share_by_rebalance() {
         peer.wait_members(3);
         peer.wait_candidates(3);
     }
-    let count = |i: usize| cids.iter().chain([&both]).filter(|c| holders(&cluster, 0, c).contains(&i)).count();
+    let count =
+        |i: usize| cids.iter().chain([&both]).filter(|c| holders(&cluster, 0, c).contains(&i)).count();
     // 14 copies; nothing has moved by itself, nor does a dry run.
     let words = ok(cluster.peers[1].ctl(&["rebalance", "--dry-run"]));
     assert!(words.contains("4 pins would move"), "{words}");
@@ -488,7 +492,11 @@ fn a_drain_says_what_cannot_be_moved_and_why() {
     let (status, body) = cluster.peers[0].request("POST", &format!("/peers/{id}/drain")).expect("answer");
     assert_eq!(status, 200, "{body}");
     let last: Value = serde_json::from_str(body.lines().last().expect("lines")).expect("JSON");
-    assert_eq!((&last["done"], &last["short"], &last["moved"]), (&json!(true), &json!(1), &json!(0)), "{body}");
+    assert_eq!(
+        (&last["done"], &last["short"], &last["moved"]),
+        (&json!(true), &json!(1), &json!(0)),
+        "{body}"
+    );
     for path in ["/peers/nosuch/drain", &format!("/peers/{id}/drain?undo=perhaps"), "/rebalance?dry-run=2"] {
         let (status, body) = cluster.peers[0].request("POST", path).expect("answer");
         assert_eq!(status, 400, "{path}: {body}");

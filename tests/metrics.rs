@@ -45,7 +45,8 @@ fn wait_metric(
 ) -> BTreeMap<usize, String> {
     wait_for(&format!("the metric {name}"), PATIENCE, || {
         let metrics = cluster.peers[0].json("GET", &format!("/monitor/metrics/{name}"));
-        let index = |m: &Value| cluster.peers.iter().position(|p| m["peer"] == p.id().as_str()).expect("a peer");
+        let index =
+            |m: &Value| cluster.peers.iter().position(|p| m["peer"] == p.id().as_str()).expect("a peer");
         let rows = metrics.as_array().cloned().unwrap_or_default();
         let values: BTreeMap<usize, String> =
             rows.iter().map(|m| (index(m), m["value"].as_str().expect("text").to_string())).collect();
@@ -151,11 +152,16 @@ fn fewer_pins_are_better_and_so_is_a_smaller_repository_and_a_shorter_queue() {
     for n in 100..106 {
         cluster.peers[0].json("POST", &format!("/pins/{}?replication=1&user-allocations={id}", cid_of(n)));
     }
-    let queue = wait_metric(&cluster, "pinqueue", |v| v[&2].parse::<u64>().is_ok_and(|n| n >= 5));
-    let metrics = cluster.peers[0].json("GET", "/monitor/metrics/pinqueue");
     let of = |m: &&Value| m["peer"] == id.as_str();
-    let weight = metrics.as_array().expect("metrics").iter().find(of).expect("p2")["weight"].as_i64();
-    assert_eq!(weight, Some(-(queue[&2].parse::<i64>().expect("a number") / 2)));
+    let (value, weight) = wait_for("a queue", PATIENCE, || {
+        let metrics = cluster.peers[0].json("GET", "/monitor/metrics/pinqueue");
+        let told = metrics.as_array().and_then(|m| m.iter().find(of).cloned()).unwrap_or_default();
+        match told["value"].as_str().and_then(|v| v.parse::<i64>().ok()) {
+            Some(value) if value >= 3 => Ok((value, told["weight"].as_i64())),
+            _ => Err(metrics.to_string()),
+        }
+    });
+    assert_eq!(weight, Some(-(value / 2)));
 }
 
 #[test]
@@ -176,7 +182,8 @@ fn more_free_space_is_better() {
 #[test]
 fn copies_are_spread_over_tags_of_two_levels() {
     // Two regions; in the first, two zones. The largest peers are all in one zone.
-    let places = [("north", "a", "90GB"), ("north", "a", "80GB"), ("north", "b", "3GB"), ("south", "c", "2GB")];
+    let places =
+        [("north", "a", "90GB"), ("north", "a", "80GB"), ("north", "b", "3GB"), ("south", "c", "2GB")];
     let cluster = cluster(4, |i, c| {
         let (region, zone, size) = places[i];
         c["allocator"]["balanced"]["allocate_by"] = json!(["tag:region", "tag:zone", "freespace"]);
@@ -310,7 +317,9 @@ fn check_grammar(text: &str) {
             _ if line.starts_with("/*") => assert!(line.ends_with("*/"), "{line}"),
             "digraph cluster {" | "subgraph  {" => depth += 1,
             "}" => depth -= 1,
-            _ if line.starts_with("rank=") => assert!(["rank=\"min\"", "rank=\"max\""].contains(&line), "{line}"),
+            _ if line.starts_with("rank=") => {
+                assert!(["rank=\"min\"", "rank=\"max\""].contains(&line), "{line}")
+            }
             _ => match line.split_once(" -> ") {
                 Some((from, to)) => assert!(name(from) && name(to), "{line}"),
                 None => {

@@ -243,8 +243,10 @@ impl Runner for Script {
 
 #[test]
 fn scripts() {
-    let mut scripts: Vec<_> =
-        std::fs::read_dir("tests/scripts/repin").expect("scripts").map(|e| e.expect("entry").path()).collect();
+    let mut scripts: Vec<_> = std::fs::read_dir("tests/scripts/repin")
+        .expect("scripts")
+        .map(|e| e.expect("entry").path())
+        .collect();
     scripts.sort();
     assert!(scripts.len() >= 15, "{} scripts", scripts.len());
     for path in scripts {

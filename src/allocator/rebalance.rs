@@ -105,7 +105,8 @@ impl Planner {
             let metrics = &self.slots[i].candidate.metrics;
             metrics.iter().filter(|m| m.partitionable).map(|m| m.value.as_str()).collect()
         };
-        let levels = self.slots.first().map_or(0, |s| s.candidate.metrics.iter().filter(|m| m.partitionable).count());
+        let levels =
+            self.slots.first().map_or(0, |s| s.candidate.metrics.iter().filter(|m| m.partitionable).count());
         (1..=levels)
             .map(|level| {
                 let groups: BTreeSet<Vec<&str>> =
@@ -129,7 +130,8 @@ impl Planner {
 
     fn fuller(&self, one: usize, other: usize) -> bool {
         let (a, b) = (&self.slots[one], &self.slots[other]);
-        u128::from(a.copies) * u128::from(b.capacity.max(1)) > u128::from(b.copies) * u128::from(a.capacity.max(1))
+        u128::from(a.copies) * u128::from(b.capacity.max(1))
+            > u128::from(b.copies) * u128::from(a.capacity.max(1))
     }
 }
 
@@ -155,7 +157,8 @@ fn shares(slots: &[Slot], pins: u64) -> Vec<u64> {
                 given += part / all;
                 rests.push((part % all, *i));
             }
-            rests.sort_by_key(|(rest, i)| (std::cmp::Reverse(*rest), std::cmp::Reverse(slots[*i].copies), *i));
+            rests
+                .sort_by_key(|(rest, i)| (std::cmp::Reverse(*rest), std::cmp::Reverse(slots[*i].copies), *i));
             for (_, i) in rests.iter().take((left - given) as usize) {
                 shares[*i] += 1;
             }

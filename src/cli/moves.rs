@@ -74,8 +74,7 @@ mod tests {
 
     #[test]
     fn the_last_line_of_a_rebalance_tells_the_shares() {
-        let share =
-            PeerShare { peer: "12D3x".into(), peername: "attic\n".into(), before: 9, after: 3 };
+        let share = PeerShare { peer: "12D3x".into(), peername: "attic\n".into(), before: 9, after: 3 };
         let progress =
             MoveProgress { message: "6 pins would move".into(), peers: vec![share], ..Default::default() };
         let words = text(&progress);

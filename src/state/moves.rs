@@ -121,7 +121,11 @@ impl MovesV2<'_> {
         self.moves
             .into_iter()
             .map(|m| {
-                Ok(Move { cid: to_cid("the cid of a move", &m.cid.0)?, from: named(m.from)?, to: named(m.to)? })
+                Ok(Move {
+                    cid: to_cid("the cid of a move", &m.cid.0)?,
+                    from: named(m.from)?,
+                    to: named(m.to)?,
+                })
             })
             .collect()
     }

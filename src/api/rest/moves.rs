@@ -13,8 +13,9 @@ use crate::error::{Error, Result};
 fn switch(call: &Call, name: &str) -> Result<bool> {
     match call.query.get(name) {
         None => Ok(false),
-        Some(text) => parse_bool(text)
-            .ok_or_else(|| Error::invalid(format!("{name}={text} is neither true nor false"))),
+        Some(text) => {
+            parse_bool(text).ok_or_else(|| Error::invalid(format!("{name}={text} is neither true nor false")))
+        }
     }
 }
 

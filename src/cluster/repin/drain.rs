@@ -35,12 +35,7 @@ impl Cluster {
         Ok(self.as_stream(move |cluster, tell| async move { cluster.drain_one(peer, undo, &tell).await }))
     }
 
-    async fn drain_one(
-        &self,
-        peer: PeerId,
-        undo: bool,
-        tell: &Sender<MoveProgress>,
-    ) -> Result<MoveProgress> {
+    async fn drain_one(&self, peer: PeerId, undo: bool, tell: &Sender<MoveProgress>) -> Result<MoveProgress> {
         let told = self.inner.rpc.call::<_, ()>(peer, DRAIN, &!undo, CALL).await;
         match told {
             Ok(()) if undo => {

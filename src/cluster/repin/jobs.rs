@@ -220,7 +220,9 @@ impl Cluster {
                     return Ok(progress);
                 }
             } else if moving.elapsed() >= LEADERLESS {
-                return Err(Error::timeout("the pins could not be looked through in time, see the leader's log"));
+                return Err(Error::timeout(
+                    "the pins could not be looked through in time, see the leader's log",
+                ));
             }
             progress.message = so_far(&progress);
             tell.send(progress.clone()).await.map_err(|_| Error::cancelled("nobody listens any more"))?;
@@ -235,6 +237,9 @@ impl Cluster {
 /// How far it is, for a person.
 pub(super) fn so_far(progress: &MoveProgress) -> String {
     let MoveProgress { total, moved, coming, failed, short, .. } = progress;
+    if *total == 0 {
+        return "looking through the pins".into();
+    }
     let mut words = format!("{moved} of {total} pins moved");
     for (count, what) in [
         (coming, "being copied"),

@@ -260,7 +260,10 @@ impl Cluster {
 
     fn say(&self, passes: &mut Passes, view: &View, report: &Report) {
         if report.grown > 0 {
-            log::info!(target: "cluster", "{} pins get new holders", report.grown);
+            let trouble = view.troubles().into_iter().filter(|(_, standing)| standing.is_some());
+            let names: Vec<String> = trouble.map(|(peer, _)| called(self, &peer)).collect();
+            let whose = if names.is_empty() { "peers that are no members".into() } else { names.join(", ") };
+            log::info!(target: "cluster", "{} pins get new holders, as copies of {whose} have to be replaced", report.grown);
         }
         if report.settled > 0 {
             log::info!(target: "cluster", "{} pins are held by their new holders", report.settled);
@@ -336,13 +339,7 @@ impl Cluster {
     }
 
     /// Decides about the pins of a page and commits it.
-    async fn handle(
-        &self,
-        page: &[Found],
-        view: &View,
-        pool: &mut Pool,
-        report: &mut Report,
-    ) -> Result<()> {
+    async fn handle(&self, page: &[Found], view: &View, pool: &mut Pool, report: &mut Report) -> Result<()> {
         let standing = |p: &PeerId| view.of(p);
         let (mut moves, mut asked) = (Vec::new(), Vec::new());
         for pin in page {
@@ -416,7 +413,8 @@ impl Cluster {
             _ => {
                 let stat = runtime::timeout(ASK_IPFS, "the IPFS daemon", self.inner.ipfs.repo_stat()).await;
                 let pins = self.inner.state.count(Table::Local).max(1);
-                let size = stat.map_or(ASSUMED, |s| i64::try_from(s.repo_size / pins).unwrap_or(ASSUMED)).max(1);
+                let size =
+                    stat.map_or(ASSUMED, |s| i64::try_from(s.repo_size / pins).unwrap_or(ASSUMED)).max(1);
                 passes.estimate = Some((Instant::now(), size));
                 size
             }

@@ -53,7 +53,9 @@ struct Running<'a>(&'a Shared);
 impl<'a> Running<'a> {
     fn begin(shared: &'a Shared) -> Result<Self> {
         if shared.rebalancing.swap(true, Ordering::SeqCst) {
-            return Err(Error::conflict("a rebalance is under way already: wait for its end, or stop it first"));
+            return Err(Error::conflict(
+                "a rebalance is under way already: wait for its end, or stop it first",
+            ));
         }
         Ok(Running(shared))
     }
@@ -86,7 +88,8 @@ impl Cluster {
         let mut planner = self.planner(&view).await?;
         let before = planner.slots().to_vec();
         // The whole plan first: it is what a dry run shows, and what progress is measured by.
-        let mut progress = MoveProgress { total: self.plan(&view, &mut planner.clone()).await?, ..Default::default() };
+        let mut progress =
+            MoveProgress { total: self.plan(&view, &mut planner.clone()).await?, ..Default::default() };
         if dry_run {
             let mut after = planner;
             self.plan(&view, &mut after).await?;
@@ -147,7 +150,9 @@ impl Cluster {
                     true => self.inner.rpc.call::<_, u64>(candidate.peer, CAPACITY, &(), CALL).await,
                     false => Ok(1),
                 };
-                let what = |e: Error| e.context(format!("asking {} for its capacity", called(self, &candidate.peer)));
+                let what = |e: Error| {
+                    e.context(format!("asking {} for its capacity", called(self, &candidate.peer)))
+                };
                 Ok(Slot { candidate: candidate.clone(), capacity: capacity.map_err(what)?, copies: held })
             }
         });
