@@ -61,7 +61,7 @@ pub fn run(options: DaemonOptions) -> Result<()> {
         let ending = peer.wait(&mut stop).await;
         notify::notify("STOPPING=1");
         let insist = runtime::spawn(stop.insist());
-        let result = peer.stop(&ending, options.leave).await;
+        let result = Box::pin(peer.stop(&ending, options.leave)).await;
         insist.cancel().await;
         result
     })
