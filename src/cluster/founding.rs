@@ -190,11 +190,14 @@ impl Desk {
             let (present, needed, missing) = state;
             let late = if present < needed { deadline } else { deadline + ALMOST };
             let words = || {
-                let missing: Vec<String> =
-                    missing.iter().map(|(peer, why)| format!("{peer}: {why}")).collect();
+                let named = |(peer, why): &(String, String)| match why.contains(peer) {
+                    true => why.clone(),
+                    false => format!("{peer}: {why}"),
+                };
+                let missing: Vec<String> = missing.iter().map(named).collect();
                 let list = present + missing.len();
                 format!(
-                    "{present} of the {list} peers in cluster.peers are here, {needed} are needed; missing are {}",
+                    "{present} of the {list} peers in cluster.peers are here, {needed} are needed. {}",
                     missing.join(" | ")
                 )
             };
@@ -248,10 +251,15 @@ impl Desk {
                     Ok(peer) => desk.inner.rpc.call::<_, Answer>(peer, FOUND, &ask, ASK_LIMIT).await,
                     Err(error) => Err(Error::invalid(error.to_string())),
                 };
-                // An older pinfold knows no founding, but it is a peer of some cluster all the same.
-                let answer = answer.map_err(|error| match error.kind() {
-                    Kind::Version => format!("{error} (or list it in cluster.bootstrap and join it)"),
-                    _ => error.to_string(),
+                let answer = answer.map_err(|error| {
+                    // Which call it was says nothing to whoever waits for a peer.
+                    let words = error.message();
+                    let words = words.split_once(&format!("\"{FOUND}\": ")).map_or(words, |(_, rest)| rest);
+                    match error.kind() {
+                        // An older pinfold knows no founding, but it is a peer of some cluster all the same.
+                        Kind::Version => format!("{words} (or list it in cluster.bootstrap and join it)"),
+                        _ => words.to_owned(),
+                    }
                 });
                 desk.heard(&to, &ask.kind, answer).await;
             })

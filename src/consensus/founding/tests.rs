@@ -427,6 +427,30 @@ fn the_death_of_the_proposer_at_any_message_changes_nothing() {
 }
 
 #[test]
+fn what_is_promised_or_accepted_is_to_be_saved_before_it_is_said() {
+    let list = list_of(3);
+    let mut founding = Founding::new(founder(&list[0], 1), Record::new(1, list.clone()), 7, 1);
+    let ask = |round, kind: &dyn Fn(Ballot) -> AskKind| Ask {
+        list: list.clone(),
+        raft_id: 2,
+        kind: kind(Ballot { round, peer: list[1].clone() }),
+    };
+    let prepare = ask(5, &AskKind::Prepare);
+    assert!(matches!(founding.answer(0, &list[1], &prepare), Answer::Promise(..)));
+    assert_eq!(founding.unsaved().expect("a promise").promised.round, 5);
+    let founders: Vec<Founder> = list.iter().enumerate().map(|(i, p)| founder(p, i as u64 + 1)).collect();
+    let plan = Plan::new(9, &founders, 7);
+    let accept = |round| ask(round, &|ballot| AskKind::Accept(ballot, plan.clone()));
+    assert!(matches!(founding.answer(0, &list[1], &accept(4)), Answer::Refused(_)), "a promise is a promise");
+    assert!(founding.unsaved().is_none());
+    assert!(matches!(founding.answer(0, &list[1], &accept(5)), Answer::Accepted(_)));
+    assert_eq!(founding.unsaved().expect("a vote").accepted.expect("accepted").1, plan);
+    // The same again is said again, and costs no flush.
+    assert!(matches!(founding.answer(0, &list[1], &prepare), Answer::Promise(_, _, Some(_))));
+    assert!(founding.unsaved().is_none());
+}
+
+#[test]
 fn another_list_is_refused_with_the_difference() {
     let list = list_of(3);
     let us = founder(&list[0], 1);
