@@ -103,11 +103,8 @@ impl FakeKubo {
             id: "12D3KooWKktuUeZrGSw2Wfnuy2o71D6gtixmoKurfwrsqALUmtct".into(),
             ..Store::default()
         };
-        let shared = Shared {
-            store: Arc::new(Mutex::new(store)),
-            relayed: Relayed::default(),
-            over: Arc::default(),
-        };
+        let shared =
+            Shared { store: Arc::new(Mutex::new(store)), relayed: Relayed::default(), over: Arc::default() };
         let mut threads: Vec<_> = (0..THREADS)
             .map(|_| {
                 let (server, shared) = (server.clone(), shared.clone());
@@ -310,7 +307,13 @@ fn answer(url: &str, mood: Mood, store: &mut Store) -> (u16, String) {
     // Those that are bad in one thing only.
     let works = matches!(
         mood,
-        Mood::Good | Mood::ShortList | Mood::DiskFull | Mood::TrailerError | Mood::EndlessProgress | Mood::Searching | Mood::Slow
+        Mood::Good
+            | Mood::ShortList
+            | Mood::DiskFull
+            | Mood::TrailerError
+            | Mood::EndlessProgress
+            | Mood::Searching
+            | Mood::Slow
     );
     let cid = argument("arg");
     let (status, mut body) = match path.trim_start_matches("/api/v0/") {
@@ -321,7 +324,9 @@ fn answer(url: &str, mood: Mood, store: &mut Store) -> (u16, String) {
         },
         "repo/stat" => (200, r#"{"RepoSize":1000,"StorageMax":1000000000}"#.to_owned()),
         "swarm/peers" => (200, r#"{"Peers":null}"#.to_owned()),
-        "pin/ls" if !cid.is_empty() && !pins.contains(&cid) || argument("type") == "direct" && !cid.is_empty() => {
+        "pin/ls"
+            if !cid.is_empty() && !pins.contains(&cid) || argument("type") == "direct" && !cid.is_empty() =>
+        {
             (500, format!(r#"{{"Message":"path '{cid}' is not pinned","Code":0,"Type":"error"}}"#))
         }
         "pin/ls" if argument("type") == "direct" => (200, String::new()),
@@ -362,7 +367,8 @@ fn answer(url: &str, mood: Mood, store: &mut Store) -> (u16, String) {
             (status, body) = (500, r#"{"Message":"the datastore is on fire","Code":0,"Type":"error"}"#.into())
         }
         Mood::DiskFull if path.ends_with("pin/add") => {
-            let words = r#"{"Message":"pin: write /repo/blocks/x: no space left on device","Code":0,"Type":"error"}"#;
+            let words =
+                r#"{"Message":"pin: write /repo/blocks/x: no space left on device","Code":0,"Type":"error"}"#;
             (status, body) = (500, words.into());
         }
         _ => {}
