@@ -243,7 +243,14 @@ fn a_kubo_that_dies_in_every_phase_of_a_pin_and_returns() {
     let peer = fold.peer(1).url();
     let asking = std::thread::spawn(move || {
         let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-        let ask = || agent.post(format!("{peer}/pins/sync?local=true")).send_empty().expect("an answer").status().as_u16();
+        let ask = || {
+            agent
+                .post(format!("{peer}/pins/sync?local=true"))
+                .send_empty()
+                .expect("an answer")
+                .status()
+                .as_u16()
+        };
         let deadline = Instant::now() + PATIENCE;
         let mut answers = vec![ask()];
         while answers.last() != Some(&500) && Instant::now() < deadline {
@@ -282,7 +289,10 @@ fn two_kubos_with_one_identity_are_told_and_do_no_harm() {
             let id = fold.peer(n).json("GET", "/id");
             let error = id["ipfs"]["error"].as_str().unwrap_or_default();
             let known = id["ipfs"]["id"] == identity["PeerID"];
-            yes(known && error.contains("same identity") && error.contains(&format!("p{twin}")), id.to_string())
+            yes(
+                known && error.contains("same identity") && error.contains(&format!("p{twin}")),
+                id.to_string(),
+            )
         });
         until("the words in the log", || {
             let log = fold.peer(n).log();

@@ -81,7 +81,10 @@ fn a_timeout_counts_from_the_last_progress_and_the_error_says_what_was_waited_fo
     assert!(began.elapsed() >= limit && began.elapsed() < limit + Duration::from_secs(10));
     let item = peer.json("GET", &format!("/pins/{}", cid_of(2)));
     let error = error_of(&item, peer);
-    assert!(error.contains("no provider found") && error.contains("1.5s") && error.contains(&cid_of(2)), "{error}");
+    assert!(
+        error.contains("no provider found") && error.contains("1.5s") && error.contains(&cid_of(2)),
+        "{error}"
+    );
     assert_eq!(item["peer_map"][peer.id()]["attempt_count"], 1, "{item}");
     let text = ok(peer.ctl(&["status", &cid_of(2)]));
     assert!(text.contains("PIN_ERROR") && text.contains("no provider found"), "{text}");
@@ -202,7 +205,8 @@ fn a_restart_in_the_middle_goes_on_in_kubo() {
 /// The peers that the shared list names for a pin, by number; all of them for a pin that is everywhere.
 fn allocated(fold: &Fold, cid: &str) -> Vec<usize> {
     let pin = fold.peer(0).json("GET", &format!("/allocations/{cid}"));
-    let named: Vec<&str> = pin["allocations"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+    let named: Vec<&str> =
+        pin["allocations"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
     let all = 0..fold.cluster.peers.len();
     let here = |n: &usize| named.is_empty() || named.contains(&fold.peer(*n).id().as_str());
     all.filter(here).collect()
@@ -215,7 +219,10 @@ fn factors_move_as_little_as_possible(node: Node) {
     let set = |factors: &str| {
         let answer = fold.peer(1).json("POST", &format!("/pins/{cid}?{factors}"));
         let held = allocated(&fold, &cid);
-        assert!(answer["allocations"].as_array().is_some_and(|a| a.len() == held.len() || a.is_empty()), "{answer}");
+        assert!(
+            answer["allocations"].as_array().is_some_and(|a| a.len() == held.len() || a.is_empty()),
+            "{answer}"
+        );
         fold.wait_held(&cid, &held);
         let rest = 3 - held.len();
         fold.peer(2).wait_status(&cid, "pinned", held.len());
@@ -240,7 +247,9 @@ fn factors_move_as_little_as_possible(node: Node) {
     let back = set("replication=1");
     assert_eq!(back.len(), 1);
     // What cannot be is refused, and changes nothing.
-    for bad in ["replication=4", "replication-min=3&replication-max=2", "replication-min=-1&replication-max=2"] {
+    for bad in
+        ["replication=4", "replication-min=3&replication-max=2", "replication-min=-1&replication-max=2"]
+    {
         let (status, body) = fold.peer(0).request("POST", &format!("/pins/{cid}?{bad}")).expect("an answer");
         assert!((400..=500).contains(&status), "{bad}: {status} {body}");
     }
@@ -262,7 +271,8 @@ fn factors_move_as_little_as_possible_in_kubo() {
 
 #[test]
 fn of_several_holders_those_stay_that_really_have_it() {
-    let daemons: Vec<_> = (0..2).map(|_| free_port()).map(|at| (at, FakeKubo::start(at, Mood::Good))).collect();
+    let daemons: Vec<_> =
+        (0..2).map(|_| free_port()).map(|at| (at, FakeKubo::start(at, Mood::Good))).collect();
     let cluster = Cluster::with(2, |i, config| {
         config["cluster"]["pin_recover_interval"] = NEVER.into();
         config["ipfs_connector"] = json!({ "ipfshttp": {

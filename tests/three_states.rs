@@ -128,7 +128,10 @@ fn a_block_of_a_pinned_folder_is_not_taken_for_a_pin_of_its_own() {
     assert!(!kubo.ok(&["pin", "ls", "--type=indirect"]).is_empty(), "the child is still there by the folder");
     let items = posted(peer, "/pins/sync");
     assert_eq!(items.len(), 1, "{items:?}");
-    assert_eq!((items[0]["cid"].as_str(), status_of(&items[0], peer)), (Some(child.as_str()), LOST.to_string()));
+    assert_eq!(
+        (items[0]["cid"].as_str(), status_of(&items[0], peer)),
+        (Some(child.as_str()), LOST.to_string())
+    );
     ok(peer.ctl(&["recover"]));
     fold.wait_held(&child, &[0]);
     // Unpinned in the cluster, it stays by the folder and is not called pinned.
@@ -144,7 +147,8 @@ fn each_interval_does_its_part() {
         config["cluster"]["state_sync_interval"] = NEVER.into();
         config["ipfs_connector"] = json!({"ipfshttp": {"node_multiaddress": node}});
     };
-    let daemons: Vec<_> = (0..3).map(|_| free_port()).map(|at| (at, FakeKubo::start(at, Mood::Good))).collect();
+    let daemons: Vec<_> =
+        (0..3).map(|_| free_port()).map(|at| (at, FakeKubo::start(at, Mood::Good))).collect();
     let address = |n: usize| Value::from(format!("/ip4/127.0.0.1/tcp/{}", daemons[n].0.port()));
     let lone = |n: usize, key: &str| {
         Cluster::with(1, |_, config| {

@@ -25,11 +25,11 @@ impl Cluster {
             return pin.allocations.clone();
         }
         let key = pin.cid.to_bytes();
-        let asked = named.iter().map(|peer| {
-            self.inner.rpc.call::<_, Row>(*peer, rpc::STATUS_ONE, &key, ASK_HOLDER)
-        });
+        let asked =
+            named.iter().map(|peer| self.inner.rpc.call::<_, Row>(*peer, rpc::STATUS_ONE, &key, ASK_HOLDER));
         let rows = futures::future::join_all(asked).await;
-        let has = |row: &crate::error::Result<Row>| row.as_ref().is_ok_and(|row| row.status == Status::Pinned);
+        let has =
+            |row: &crate::error::Result<Row>| row.as_ref().is_ok_and(|row| row.status == Status::Pinned);
         let (have, have_not): (Vec<_>, Vec<_>) = named.into_iter().zip(&rows).partition(|(_, row)| has(row));
         let peers = |list: Vec<(PeerId, _)>| list.into_iter().map(|(peer, _)| peer);
         match everywhere {

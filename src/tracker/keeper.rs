@@ -55,8 +55,7 @@ pub(super) async fn keep(inner: Arc<Inner>) {
     // What was left undone by the last run, from records alone; then, with IPFS up, against IPFS.
     report(scan::catch_up(&inner).await);
     runtime::sleep(FIRST_COMPARISON).await;
-    let mut calendar =
-        Calendar { repair: Instant::now(), look: None, again: COMPARE_AGAIN, repaired: None };
+    let mut calendar = Calendar { repair: Instant::now(), look: None, again: COMPARE_AGAIN, repaired: None };
     let (mut known, mut hung_up) = (Known::default(), false);
     loop {
         let run = match inner.ipfs.current_run().await {

@@ -214,8 +214,7 @@ impl Queue {
         self.cancel(&key);
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        let pending =
-            Pending { op, running: false, priority, attempt, ticket, since: now, parked: false };
+        let pending = Pending { op, running: false, priority, attempt, ticket, since: now, parked: false };
         self.counts.add(&pending);
         self.pending.insert(key.clone(), pending);
         let line = match (op, attempt > 1, priority) {

@@ -25,8 +25,8 @@ use crate::store::{StateStore, Table, WriteBatch};
 use cid::Cid;
 use libp2p::PeerId;
 use std::collections::HashMap;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -601,7 +601,8 @@ async fn unpin(inner: &Arc<Inner>, job: &Job) -> Result<Option<PinMode>> {
 impl Inner {
     /// Ends a parked pin for the sake of one that was never tried.
     fn give_up(&self, job: &Job) {
-        let words = "no provider found, or no progress, while other pins waited for their turn: it gave way to them \
+        let words =
+            "no provider found, or no progress, while other pins waited for their turn: it gave way to them \
                      and is tried again soon. Start or connect a node that has it";
         report(conclude(self, job, Err(Error::timeout(words))));
         let mut running = lock(&self.running);

@@ -260,8 +260,7 @@ pub(super) async fn repair(inner: &Arc<Inner>, found: Option<&async_channel::Sen
     for (mut after, until) in ranges {
         loop {
             let (worker, from) = (inner.clone(), after);
-            let page =
-                runtime::unblock(move || worker.page(Table::Pins, from, Scan::Everything)).await?;
+            let page = runtime::unblock(move || worker.page(Table::Pins, from, Scan::Everything)).await?;
             if let Some(spot) = page.full {
                 lock(&inner.spot).refused.get_or_insert(spot.unwrap_or_default());
             }

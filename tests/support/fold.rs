@@ -65,7 +65,19 @@ impl Fold {
                 let file = self.cluster.path(&format!("to-be-added-{n}"));
                 std::fs::write(&file, content).expect("a file");
                 let file = file.to_str().expect("UTF-8");
-                let add = ["add", "-Q", "--local", "--no-pin", "--rmin", "1", "--rmax", "1", "--cid-version", "1", file];
+                let add = [
+                    "add",
+                    "-Q",
+                    "--local",
+                    "--no-pin",
+                    "--rmin",
+                    "1",
+                    "--rmax",
+                    "1",
+                    "--cid-version",
+                    "1",
+                    file,
+                ];
                 ok(self.peer(n).ctl(&add)).trim().to_string()
             }
         }
@@ -75,7 +87,10 @@ impl Fold {
     pub fn holds(&self, n: usize, cid: &str) -> bool {
         match self.kubos.get(n) {
             Some(kubo) => kubo.has_pinned(cid, "recursive"),
-            None => status_of(&self.peer(n).json("POST", &format!("/pins/{cid}/sync?local=true")), self.peer(n)) == "pinned",
+            None => {
+                status_of(&self.peer(n).json("POST", &format!("/pins/{cid}/sync?local=true")), self.peer(n))
+                    == "pinned"
+            }
         }
     }
 

@@ -23,10 +23,8 @@ const SYNC: &str = "cluster.sync";
 
 /// Answers the other peers.
 pub(in crate::cluster) fn register(cluster: &Cluster) {
-    let methods: [(&'static str, Serve); 2] = [
-        (SYNC_ONE, |c, call| Box::pin(serve_one(c, call))),
-        (SYNC, |c, call| Box::pin(serve_all(c, call))),
-    ];
+    let methods: [(&'static str, Serve); 2] =
+        [(SYNC_ONE, |c, call| Box::pin(serve_one(c, call))), (SYNC, |c, call| Box::pin(serve_all(c, call)))];
     for (name, serve) in methods {
         let method = Arc::new(Method(cluster.clone(), serve));
         cluster.inner.rpc.register(name, Access::Members, method);

@@ -76,7 +76,9 @@ impl PinsAnswer {
         let named = |pin: &String| Cid::try_from(pin.as_str()).is_ok_and(|c| c.hash() == cid.hash());
         match self.pins.iter().any(named) {
             true => Ok(()),
-            false => Err(Error::ipfs(format!("the IPFS daemon did not confirm what it was told to do with {cid}"))),
+            false => {
+                Err(Error::ipfs(format!("the IPFS daemon did not confirm what it was told to do with {cid}")))
+            }
         }
     }
 }

@@ -512,7 +512,8 @@ impl Lines {
 
     /// The error for an answer that goes on and on.
     pub(super) fn endless(&self) -> Error {
-        let (shown, path) = self.reply.as_ref().map_or(("?", "?"), |r| (r.client.shown.as_str(), r.path.as_str()));
+        let (shown, path) =
+            self.reply.as_ref().map_or(("?", "?"), |r| (r.client.shown.as_str(), r.path.as_str()));
         Error::ipfs(format!(
             "the IPFS daemon at {shown} does not stop answering {}; is this Kubo's RPC API?",
             name_of(path)

@@ -406,7 +406,8 @@ fn what_was_not_confirmed_was_not_done() {
         .parse()
         .expect("address");
     for body in ["<html>Welcome</html>", "{}", r#"{"Pins":[]}"#, r#"{"Pins":["bafkqaaa"]}"#, ""] {
-        let fake = Fake::start(&[("pin/rm", Say::Json(body.into())), ("swarm/connect", Say::Json(body.into()))]);
+        let fake =
+            Fake::start(&[("pin/rm", Say::Json(body.into())), ("swarm/connect", Say::Json(body.into()))]);
         block_on(kubo(&fake).unpin(&cid())).expect_err(body);
         block_on(kubo(&fake).swarm_connect(&address)).expect_err(body);
     }

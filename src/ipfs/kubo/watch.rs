@@ -67,10 +67,16 @@ impl Watch {
             return runtime::sleep(ASK_AGAIN).await;
         };
         loop {
-            let closed = smol::future::or(async { connection.closed().await; true }, async {
-                runtime::sleep(ASK_AGAIN).await;
-                false
-            });
+            let closed = smol::future::or(
+                async {
+                    connection.closed().await;
+                    true
+                },
+                async {
+                    runtime::sleep(ASK_AGAIN).await;
+                    false
+                },
+            );
             if closed.await {
                 break;
             }

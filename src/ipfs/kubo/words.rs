@@ -35,8 +35,14 @@ struct Refusal {
 /// What a full disk says, in the words of Unix and of Go.
 const FULL: [&str; 3] = ["no space left on device", "disk quota exceeded", "not enough space"];
 /// What Kubo says when bytes are not what their CID promises: another hash, or not decodable by the CID's codec.
-const DAMAGED: [&str; 6] =
-    ["hash mismatch", "different hash than requested", "protobuf: ", "unexpected EOF", "cbor: ", "invalid wireType"];
+const DAMAGED: [&str; 6] = [
+    "hash mismatch",
+    "different hash than requested",
+    "protobuf: ",
+    "unexpected EOF",
+    "cbor: ",
+    "invalid wireType",
+];
 
 /// The error for the words of a daemon that understood the call.
 pub(super) fn refusal(shown: &str, path: &str, status: u16, words: &str) -> Error {
@@ -45,7 +51,8 @@ pub(super) fn refusal(shown: &str, path: &str, status: u16, words: &str) -> Erro
         let fix = "make room there (pinfold ipfs gc removes what is not pinned), or pin elsewhere";
         (Kind::Full, format!("; the disk of the IPFS daemon at {shown} is full: {fix}"))
     } else if name_of(path) == "pin/add" && says(&DAMAGED) {
-        let fix = "the CID is wrong or of another codec, or the daemon's repository is damaged (ipfs repo verify)";
+        let fix =
+            "the CID is wrong or of another codec, or the daemon's repository is damaged (ipfs repo verify)";
         (Kind::Corrupt, format!("; the content is not what its CID says: {fix}"))
     } else if words.contains("deadline exceeded") {
         (Kind::Timeout, String::new())
@@ -101,7 +108,12 @@ mod unit {
     fn what_the_daemon_says_becomes_a_kind_and_an_advice() {
         let cases = [
             ("pin/add?arg=x", "write /data: no space left on device", Kind::Full, "make room"),
-            ("pin/add?arg=x", "pin: protobuf: (PBNode) invalid wireType", Kind::Corrupt, "not what its CID says"),
+            (
+                "pin/add?arg=x",
+                "pin: protobuf: (PBNode) invalid wireType",
+                Kind::Corrupt,
+                "not what its CID says",
+            ),
             ("pin/add?arg=x", "pin: unexpected EOF", Kind::Corrupt, "repo verify"),
             // A daemon that dies says so too, elsewhere.
             ("resolve?arg=x", "unexpected EOF", Kind::Ipfs, "unexpected EOF"),
