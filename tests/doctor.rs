@@ -203,6 +203,14 @@ fn a_port_that_somebody_else_has_is_found_with_its_holder() {
     peer.edit(|config| {
         config["cluster"]["listen_multiaddress"] = format!("/ip4/127.0.0.1/tcp/{other}").into();
     });
+    let thief = TcpListener::bind(("127.0.0.1", other)).expect("bound");
+    found(
+        &examine(&peer),
+        "ports",
+        "FAIL",
+        &format!("127.0.0.1:{other} is taken by process {}", std::process::id()),
+    );
+    drop(thief);
     let fix = found(&examine(&peer), "ports", "WARN", "it was started with another address");
     assert!(fix.contains(&format!("kill {}", peer.pid())), "{fix}");
     peer.edit(|config| {
