@@ -9,7 +9,9 @@
 //! across the write, and a disk that refuses ends the founding.
 
 use crate::config::write_private;
-use crate::consensus::founding::{self, Answer, Ask, AskKind, Belonging, Founding, Mail, Outcome, Plan, Record};
+use crate::consensus::founding::{
+    self, Answer, Ask, AskKind, Belonging, Founding, Mail, Outcome, Plan, Record,
+};
 use crate::consensus::{Consensus, WeakConsensus};
 use crate::error::{Context, Error, Kind, Result};
 use crate::net::rpc::{Access, Call, Handler, Rpc};

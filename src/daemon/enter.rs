@@ -206,8 +206,7 @@ impl Entry<'_> {
             },
         };
         let mut seed = [0; 8];
-        getrandom::fill(&mut seed)
-            .map_err(|e| Error::io(format!("no randomness for a cluster id: {e}")))?;
+        getrandom::fill(&mut seed).map_err(|e| Error::io(format!("no randomness for a cluster id: {e}")))?;
         let raft = &self.config.consensus;
         let founding = Founding::new(us, record, raft.max_voters as usize, u64::from_le_bytes(seed));
         let needed = founding.needed();
@@ -356,7 +355,8 @@ fn together(plan: Plan) -> Result<Entered> {
 pub(super) fn note_removal(folder: &Folder, cluster_id: u64) {
     let note = folder.path().join(REMOVED);
     let text = format!("removed from the cluster {cluster_id:016x}\n");
-    let written = crate::config::write_private(&note, text.as_bytes()).and_then(|()| folder.write_peerstore(&[]));
+    let written =
+        crate::config::write_private(&note, text.as_bytes()).and_then(|()| folder.write_peerstore(&[]));
     if let Err(error) = written {
         log::warn!(target: "service", "{error}");
     }

@@ -33,7 +33,8 @@ pub(super) fn known_addresses(
 ) -> BTreeMap<PeerId, Vec<Multiaddr>> {
     let cluster = &config.cluster;
     let mut known = told.to_vec();
-    known.extend([&cluster.peer_addresses, &cluster.peers, &cluster.bootstrap].into_iter().flatten().cloned());
+    known
+        .extend([&cluster.peer_addresses, &cluster.peers, &cluster.bootstrap].into_iter().flatten().cloned());
     match folder.read_peerstore() {
         Ok((addresses, warnings)) => {
             known.extend(addresses);

@@ -119,10 +119,17 @@ impl Plan {
             return fail("with the cluster id 0, which no cluster has".into());
         }
         if !(version::FIRST..=version::SPOKEN).contains(&self.version) {
-            return fail(format!("for the cluster version {}, which this program does not speak", self.version));
+            return fail(format!(
+                "for the cluster version {}, which this program does not speak",
+                self.version
+            ));
         }
         if self.founders.len() < majority(list.len()) {
-            return fail(format!("with {} of {} peers, which is no majority", self.founders.len(), list.len()));
+            return fail(format!(
+                "with {} of {} peers, which is no majority",
+                self.founders.len(),
+                list.len()
+            ));
         }
         if !self.founders.is_sorted_by(|a, b| a.peer < b.peer) {
             return fail("with a peer twice, or out of order".into());

@@ -61,13 +61,16 @@ impl Restart<'_> {
 
     /// What is worth a word of a list that may stay as it is.
     pub fn notice(&self) -> Option<String> {
-        let (missing, extra) =
-            (beyond(self.list, &self.own.members), beyond(&self.own.members, self.list));
+        let (missing, extra) = (beyond(self.list, &self.own.members), beyond(&self.own.members, self.list));
         if self.list.is_empty() || (missing.is_empty() && extra.is_empty()) {
             return None;
         }
         let words = |what: &str, peers: &[&str]| {
-            if peers.is_empty() { String::new() } else { format!("; {what}: {}", peers.join(", ")) }
+            if peers.is_empty() {
+                String::new()
+            } else {
+                format!("; {what}: {}", peers.join(", "))
+            }
         };
         Some(format!(
             "cluster.peers is not the list of members any more{}{}; the members count, correct the list at leisure",

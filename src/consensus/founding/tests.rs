@@ -43,7 +43,14 @@ fn list_of(n: usize) -> Vec<String> {
 
 fn founder(peer: &str, raft_id: u64) -> Founder {
     let addresses = vec!["/ip4/10.0.0.1/tcp/9096".to_owned()];
-    Founder { peer: peer.to_owned(), raft_id, name: format!("n{raft_id}"), addresses, voter: false, release: crate::VERSION.into() }
+    Founder {
+        peer: peer.to_owned(),
+        raft_id,
+        name: format!("n{raft_id}"),
+        addresses,
+        voter: false,
+        release: crate::VERSION.into(),
+    }
 }
 
 enum Packet {
@@ -88,7 +95,16 @@ impl World {
                 calls: VecDeque::new(),
             })
             .collect();
-        World { rng: Rng(seed << 32), now: 0, nodes, wire: Vec::new(), loss: 0, crashes: 0, blind: 0, accepts: BTreeMap::new() }
+        World {
+            rng: Rng(seed << 32),
+            now: 0,
+            nodes,
+            wire: Vec::new(),
+            loss: 0,
+            crashes: 0,
+            blind: 0,
+            accepts: BTreeMap::new(),
+        }
     }
 
     fn start(&mut self, i: usize) {
