@@ -11,7 +11,9 @@ const LONGEST_MESSAGE: usize = 1_000;
 
 /// A file with the section that a key is in, and little else: hundreds of keys times dozens of values are read here.
 fn file_for(path: &str) -> Value {
-    let mut tree = json!({"informer": {"disk": {}, "tags": {}}});
+    // Where there is no allocator, it follows the informers: not what is looked at here.
+    let allocator = json!({"balanced": {"allocate_by": ["freespace"]}});
+    let mut tree = json!({"informer": {"disk": {}, "tags": {}}, "allocator": allocator});
     let mut dots = path.match_indices('.').map(|(at, _)| &path[..at]);
     let section = dots.next_back().unwrap_or(path);
     if lookup(&tree, section).is_none() && section != "ipfs_connector" {
