@@ -3,6 +3,7 @@
 //! A board's certificate is often signed by a home-made authority that was added to the machine's
 //! bundle, so that bundle decides. `$SSL_CERT_FILE` names another.
 
+use crate::clock::Timestamp;
 use futures_rustls::rustls::client::danger::{
     HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
 };
@@ -11,7 +12,6 @@ use futures_rustls::rustls::pki_types::{pem::PemObject, CertificateDer, ServerNa
 use futures_rustls::rustls::{
     self, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
-use crate::clock::Timestamp;
 use std::error::Error;
 use std::sync::Arc;
 

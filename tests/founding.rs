@@ -49,7 +49,11 @@ impl Set {
 fn wait_log(peer: &Peer, words: &str) {
     wait_for(&format!("the log of {} to say {words:?}", peer.path()), PATIENCE, || {
         let log = peer.log();
-        if log.contains(words) { Ok(()) } else { Err(log) }
+        if log.contains(words) {
+            Ok(())
+        } else {
+            Err(log)
+        }
     });
 }
 
@@ -88,7 +92,11 @@ fn started_in_any_order_they_are_one_cluster_and_stay_one() {
     both.sort();
     wait_for("both pins everywhere", PATIENCE, || {
         let all: Vec<_> = set.peers.iter().map(Peer::pinned_cids).collect();
-        if all.iter().all(|pins| *pins == both) { Ok(()) } else { Err(format!("{all:?}")) }
+        if all.iter().all(|pins| *pins == both) {
+            Ok(())
+        } else {
+            Err(format!("{all:?}"))
+        }
     });
 }
 
@@ -142,7 +150,11 @@ fn who_was_away_joins_what_the_majority_founded_and_so_does_a_reflashed_one() {
     set.same_cluster(3);
     wait_for("the pin on the new card", PATIENCE, || {
         let pins = set.peers[0].pinned_cids();
-        if pins == [cid.clone()] { Ok(()) } else { Err(format!("{pins:?}")) }
+        if pins == [cid.clone()] {
+            Ok(())
+        } else {
+            Err(format!("{pins:?}"))
+        }
     });
 }
 
@@ -221,14 +233,18 @@ fn a_list_that_contradicts_the_members_is_refused_only_when_it_was_changed() {
     let log = refused(&mut set.peers[2], 5);
     assert!(log.contains("was removed from its cluster"), "{log}");
     // A list that somebody changes must be right.
-    let right: Value = [&set.peers[0], &set.peers[1], &guest].map(|p| Value::from(p.address())).to_vec().into();
+    let right: Value =
+        [&set.peers[0], &set.peers[1], &guest].map(|p| Value::from(p.address())).to_vec().into();
     let wrong: Value = [&set.peers[0], &set.peers[1]].map(|p| Value::from(p.address())).to_vec().into();
     set.peers[0].stop();
     set.peers[0].edit(|config| config["cluster"]["peers"] = wrong);
     set.peers[0].spawn(&["daemon"]);
     let log = refused(&mut set.peers[0], 5);
     assert!(log.contains(&format!("a member, but not listed: {}", guest.id())), "{log}");
-    assert!(log.contains("correct the list in service.json or remove it") && log.contains("peers rm"), "{log}");
+    assert!(
+        log.contains("correct the list in service.json or remove it") && log.contains("peers rm"),
+        "{log}"
+    );
     set.peers[0].edit(|config| config["cluster"]["peers"] = right);
     set.peers[0].start(&["daemon"]);
     set.peers[0].wait_members(3);

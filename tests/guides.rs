@@ -70,7 +70,8 @@ fn blocks(text: &str) -> Vec<Block> {
             }),
             Some("text") => {
                 let before = blocks.last_mut().expect("a text block stands after a sh block");
-                before.shows = inside.iter().map(ToString::to_string).filter(|l| !l.trim().is_empty()).collect();
+                before.shows =
+                    inside.iter().map(ToString::to_string).filter(|l| !l.trim().is_empty()).collect();
             }
             other => panic!("line {}: a block of {other:?}: guides have sh and text blocks only", number + 1),
         }
@@ -120,7 +121,8 @@ fn play(name: &str, count: usize) {
         let at = format!("{name}:{}", block.line);
         if let Some(ended) = block.value("ends") {
             let found = running.iter().position(|(n, _)| n == ended);
-            let (_, mut ended) = running.remove(found.unwrap_or_else(|| panic!("{at}: nothing named {ended} runs")));
+            let (_, mut ended) =
+                running.remove(found.unwrap_or_else(|| panic!("{at}: nothing named {ended} runs")));
             ended.interrupt();
         }
         let script = wrapped(&block.script, &captured);
@@ -135,12 +137,15 @@ fn play(name: &str, count: usize) {
         }
         let run = || {
             let output = boards.sh(block.board(), &script);
-            let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            let (out, err) =
+                (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
             if output.status.success() == block.says("fails") {
                 return Err(format!("{}\n{}\n{out}\n{err}", block.script, output.status));
             }
             match missing(&format!("{out}\n{err}"), &block.shows) {
-                Some(line) => Err(format!("{}\ndid not print: {line}\nit printed:\n{out}\n{err}", block.script)),
+                Some(line) => {
+                    Err(format!("{}\ndid not print: {line}\nit printed:\n{out}\n{err}", block.script))
+                }
                 None => Ok(out.trim().to_string()),
             }
         };

@@ -53,7 +53,11 @@ fn wait_pins(peer: &Peer, numbers: &[u64]) {
     wanted.sort();
     wait_for("the same pins", PATIENCE, || {
         let pins = peer.pinned_cids();
-        if pins == wanted { Ok(()) } else { Err(format!("{pins:?}")) }
+        if pins == wanted {
+            Ok(())
+        } else {
+            Err(format!("{pins:?}"))
+        }
     });
 }
 
@@ -152,7 +156,11 @@ fn a_peer_with_data_of_another_cluster_is_refused_and_keeps_it() {
 #[test]
 fn peers_add_says_how_a_peer_is_added() {
     let cluster = Cluster::of(1);
-    let output = cluster.peers[0].ctl(&["peers", "add", "/ip4/10.0.0.9/tcp/9096/p2p/12D3KooWKktuUeZrGSw2Wfnuy2o71D6gtixmoKurfwrsqALUmtct"]);
+    let output = cluster.peers[0].ctl(&[
+        "peers",
+        "add",
+        "/ip4/10.0.0.9/tcp/9096/p2p/12D3KooWKktuUeZrGSw2Wfnuy2o71D6gtixmoKurfwrsqALUmtct",
+    ]);
     assert!(!output.status.success());
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(words.contains("pinfold join TOKEN") && words.contains("--bootstrap"), "{words}");
@@ -163,7 +171,8 @@ fn bootstrap_addresses_of_the_configuration_let_a_fresh_peer_in_through_any() {
     let cluster = Cluster::of(2);
     let dead = "/ip4/127.0.0.1/tcp/9/p2p/12D3KooWKktuUeZrGSw2Wfnuy2o71D6gtixmoKurfwrsqALUmtct";
     let mut peer = Peer::init(cluster.path("new"), "new", SECRET);
-    let list: Vec<Value> = [dead.to_string(), peer.address(), cluster.peers[1].address()].map(Value::from).into();
+    let list: Vec<Value> =
+        [dead.to_string(), peer.address(), cluster.peers[1].address()].map(Value::from).into();
     peer.edit(|config| config["cluster"]["bootstrap"] = list.into());
     peer.start(&["daemon"]);
     peer.wait_members(3);
@@ -179,7 +188,11 @@ fn a_wiped_peer_finds_home_by_its_peerstore_and_founds_nothing_beside_it() {
     wait_for("a peerstore", PATIENCE, || {
         let text = std::fs::read_to_string(cluster.peers[wiped].folder.join("peerstore")).unwrap_or_default();
         let both = [0, 1].iter().all(|i| text.contains(&cluster.peers[*i].id()));
-        if both { Ok(()) } else { Err(text) }
+        if both {
+            Ok(())
+        } else {
+            Err(text)
+        }
     });
     // The plug, and a data folder that is gone: written down before, not at the clean stop.
     cluster.peers[wiped].kill();
@@ -262,7 +275,11 @@ fn a_peer_that_was_away_while_all_whom_it_knew_were_replaced_catches_up() {
         let id = cluster.peers[old].id();
         wait_for("the removal", PATIENCE, || {
             let output = cluster.peers[3].ctl(&["peers", "rm", &id]);
-            if output.status.success() { Ok(()) } else { Err(format!("{output:?}")) }
+            if output.status.success() {
+                Ok(())
+            } else {
+                Err(format!("{output:?}"))
+            }
         });
         cluster.peers[old].wait_end();
     }
@@ -281,8 +298,13 @@ fn the_list_of_peers_tells_errors_per_peer_and_each_ones_own_view() {
     let dead = cluster.peers[2].id();
     let lines = wait_for("an error for the dead peer", PATIENCE, || {
         let lines = cluster.peers[0].lines("/peers");
-        let told = lines.iter().any(|l| l["id"] == dead.as_str() && !l["error"].as_str().unwrap_or("").is_empty());
-        if told { Ok(lines) } else { Err(format!("{lines:?}")) }
+        let told =
+            lines.iter().any(|l| l["id"] == dead.as_str() && !l["error"].as_str().unwrap_or("").is_empty());
+        if told {
+            Ok(lines)
+        } else {
+            Err(format!("{lines:?}"))
+        }
     });
     assert_eq!(lines.len(), 3);
     for line in lines.iter().filter(|l| l["id"] != dead.as_str()) {
@@ -360,11 +382,16 @@ fn a_peer_whose_clock_is_a_year_off_does_its_work_and_expires_nothing_wrongly() 
         cluster.peers[odd].json("POST", &format!("/pins/{cid}"));
         wait_for("the pin elsewhere", PATIENCE, || {
             let pins = cluster.peers[0].pinned_cids();
-            if pins.contains(&cid) { Ok(()) } else { Err(format!("{pins:?}")) }
+            if pins.contains(&cid) {
+                Ok(())
+            } else {
+                Err(format!("{pins:?}"))
+            }
         });
         // … sets no expiry by its clock …
-        let (status, body) =
-            cluster.peers[odd].request("POST", &format!("/pins/{}?expire-in=24h", cid_of(20))).expect("answer");
+        let (status, body) = cluster.peers[odd]
+            .request("POST", &format!("/pins/{}?expire-in=24h", cid_of(20)))
+            .expect("answer");
         assert!(status == 500 && body.contains("clocks of the peers disagree"), "{status} {body}");
         // … and as the leader it expires nothing that is not over for the others.
         wait_for("the odd one leading", PATIENCE, || {
@@ -392,7 +419,11 @@ fn a_peer_whose_clock_is_a_year_off_does_its_work_and_expires_nothing_wrongly() 
     cluster.peers[0].json("POST", &format!("/pins/{over}?expire-in=2s"));
     wait_for("the expiry", PATIENCE, || {
         let pins = cluster.peers[0].pinned_cids();
-        if pins.contains(&over) { Err("still there".into()) } else { Ok(()) }
+        if pins.contains(&over) {
+            Err("still there".into())
+        } else {
+            Ok(())
+        }
     });
     assert!(cluster.peers[0].pinned_cids().contains(&soon));
 }
@@ -416,7 +447,8 @@ fn remove_with_content(cluster: &mut Cluster, at: usize, victim: usize, cid: &st
     let id = cluster.peers[victim].id();
     ok(cluster.peers[at].ctl(&["peers", "rm", &id]));
     // Already now: the removal waited for it.
-    let witness = (0..cluster.peers.len()).find(|i| *i != victim && cluster.peers[*i].is_running()).expect("one");
+    let witness =
+        (0..cluster.peers.len()).find(|i| *i != victim && cluster.peers[*i].is_running()).expect("one");
     let pin = cluster.peers[witness].json("GET", &format!("/allocations/{cid}"));
     let holders = pin["allocations"].as_array().expect("allocations").clone();
     assert!(!holders.is_empty() && !holders.contains(&Value::from(id)), "{pin}");
@@ -478,13 +510,18 @@ fn the_only_copy_is_not_given_up_unless_its_holder_is_dead() {
     cluster.peers[0].wait_members(2);
     wait_for("no candidate but the holder", PATIENCE, || {
         let space = cluster.peers[1].json("GET", "/monitor/metrics/freespace");
-        if space.as_array().is_some_and(|s| s.len() == 1) { Ok(()) } else { Err(space.to_string()) }
+        if space.as_array().is_some_and(|s| s.len() == 1) {
+            Ok(())
+        } else {
+            Err(space.to_string())
+        }
     });
     let id = cluster.peers[1].id();
     let started = Instant::now();
     let output = cluster.peers[0].ctl(&["peers", "rm", &id]);
     eprintln!("refused in {:?}", started.elapsed());
-    let words = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let words =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{words}");
     assert!(words.contains("stays a member") && words.contains("pinfold drain"), "{words}");
     cluster.peers[0].wait_members(2);
@@ -519,7 +556,11 @@ fn a_dead_peer_is_removed_and_its_copies_are_made_anew() {
         let info = cluster.peers[0].json("GET", &format!("/pins/{cid}"));
         let map = info["peer_map"].as_object().expect("peer_map");
         let pinned = map.values().filter(|p| p["status"] == "pinned").count();
-        if pinned == 2 && !map.contains_key(&a) { Ok(()) } else { Err(info.to_string()) }
+        if pinned == 2 && !map.contains_key(&a) {
+            Ok(())
+        } else {
+            Err(info.to_string())
+        }
     });
 }
 

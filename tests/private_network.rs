@@ -25,7 +25,9 @@ fn connected(one: &KuboDaemon, other: &KuboDaemon) -> bool {
 #[test]
 fn daemons_of_a_private_network_are_connected_after_the_delay_and_kept_so() {
     let key = [7; 32];
-    let (Some(one), Some(other)) = (KuboDaemon::start(Some(key)), KuboDaemon::start(Some(key))) else { return };
+    let (Some(one), Some(other)) = (KuboDaemon::start(Some(key)), KuboDaemon::start(Some(key))) else {
+        return;
+    };
     let started = Instant::now();
     let cluster = Cluster::with(2, |i, config| {
         let daemon = [&one, &other][i].api.to_string();

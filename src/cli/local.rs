@@ -44,7 +44,8 @@ pub fn run(face: Face, globals: &Globals, command: Parsed, encoding: Encoding) -
             let (leave, insecure_no_secret, fresh) =
                 (args.leave, args.insecure_no_secret, FreshOptions::default());
             let upgrade = args.upgrade;
-            let options = DaemonOptions { folder, bootstrap, leave, upgrade, insecure_no_secret, mode, fresh };
+            let options =
+                DaemonOptions { folder, bootstrap, leave, upgrade, insecure_no_secret, mode, fresh };
             daemon(args.stats, options)
         }
         Parsed::Up(args) => {
@@ -52,7 +53,8 @@ pub fn run(face: Face, globals: &Globals, command: Parsed, encoding: Encoding) -
             let (leave, insecure_no_secret, bootstrap) = (args.leave, args.insecure_no_secret, Vec::new());
             let mode = RunMode::Up;
             let upgrade = false;
-            let options = DaemonOptions { folder, bootstrap, leave, upgrade, insecure_no_secret, mode, fresh };
+            let options =
+                DaemonOptions { folder, bootstrap, leave, upgrade, insecure_no_secret, mode, fresh };
             daemon(args.stats, options)
         }
         Parsed::Join(args) => {
@@ -62,7 +64,8 @@ pub fn run(face: Face, globals: &Globals, command: Parsed, encoding: Encoding) -
             let (leave, insecure_no_secret, bootstrap) = (args.leave, false, Vec::new());
             let mode = RunMode::Join(args.token);
             let upgrade = false;
-            let options = DaemonOptions { folder, bootstrap, leave, upgrade, insecure_no_secret, mode, fresh };
+            let options =
+                DaemonOptions { folder, bootstrap, leave, upgrade, insecure_no_secret, mode, fresh };
             daemon(args.stats, options)
         }
         Parsed::Invite => {
@@ -125,10 +128,7 @@ fn read_swarm_key(file: Option<&str>) -> Result<Option<SwarmKey>> {
 
 /// What `up` and `join` make of a fresh folder.
 fn fresh(ipfs: Option<&str>, swarm_key: Option<&str>) -> Outcome<FreshOptions> {
-    Ok(FreshOptions {
-        kubo: asks_for_kubo(ipfs)?.unwrap_or(false),
-        swarm_key: read_swarm_key(swarm_key)?,
-    })
+    Ok(FreshOptions { kubo: asks_for_kubo(ipfs)?.unwrap_or(false), swarm_key: read_swarm_key(swarm_key)? })
 }
 
 fn init(face: Face, folder: &Folder, args: &args::Init, force: bool) -> Outcome {
@@ -269,7 +269,10 @@ fn tell_import(imported: &Imported) -> Outcome {
         ))));
     }
     for (field, pins) in &report.unknown_fields {
-        writeln!(err, "WARNING: the field \"{field}\" of {pins} pins means nothing to pinfold and was left out")?;
+        writeln!(
+            err,
+            "WARNING: the field \"{field}\" of {pins} pins means nothing to pinfold and was left out"
+        )?;
     }
     for leak in &report.leaks {
         writeln!(err, "WARNING: {leak}")?;

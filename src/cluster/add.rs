@@ -305,7 +305,14 @@ impl Cluster {
                 Holder { batches, task, peer: *peer }
             })
             .collect();
-        Spread { holders, batch: Vec::new(), bytes: 0, last: [None, None], first_failure: None, discard: false }
+        Spread {
+            holders,
+            batch: Vec::new(),
+            bytes: 0,
+            last: [None, None],
+            first_failure: None,
+            discard: false,
+        }
     }
 }
 

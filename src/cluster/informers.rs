@@ -299,7 +299,12 @@ impl Cluster {
                 let free = stat.storage_max.saturating_sub(stat.repo_size);
                 match metric {
                     DiskMetric::RepoSize => {
-                        vec![reading("reposize", stat.repo_size.to_string(), -as_weight(stat.repo_size), false)]
+                        vec![reading(
+                            "reposize",
+                            stat.repo_size.to_string(),
+                            -as_weight(stat.repo_size),
+                            false,
+                        )]
                     }
                     // As in ipfs-cluster: who has no space at all does not say so, and is allocated nothing.
                     DiskMetric::FreeSpace if free == 0 => {

@@ -172,7 +172,9 @@ impl Cluster {
     pub async fn unpin(&self, cid: Cid) -> Result<Pin> {
         match self.inner.consensus.propose(Command::Unpin(cid)).await? {
             Outcome::Pin(pin) => Ok(*pin),
-            Outcome::Done | Outcome::Moved(_) => Err(Error::internal("unpin was committed without telling the pin it removed")),
+            Outcome::Done | Outcome::Moved(_) => {
+                Err(Error::internal("unpin was committed without telling the pin it removed"))
+            }
         }
     }
 

@@ -200,9 +200,10 @@ impl Merge {
         if !std::mem::take(&mut self.complain) {
             return Ok(None);
         }
-        let silent = self.peers.iter().filter_map(|rows| {
-            rows.error.as_ref().map(|error| format!("{}: {error}", rows.member.name))
-        });
+        let silent = self
+            .peers
+            .iter()
+            .filter_map(|rows| rows.error.as_ref().map(|error| format!("{}: {error}", rows.member.name)));
         let silent: Vec<String> = silent.collect();
         match silent.is_empty() {
             true => Ok(None),

@@ -4,8 +4,8 @@
 //! line's question ([`would_overwrite`]). An identity that is there stays, whatever is asked.
 
 use super::{
-    ports, write_private, Config, CrdtSection, EmbeddedSection, Env, Folder, Identity, IpfsSection, PortChange,
-    RaftSection, Secret, SwarmKey,
+    ports, write_private, Config, CrdtSection, EmbeddedSection, Env, Folder, Identity, IpfsSection,
+    PortChange, RaftSection, Secret, SwarmKey,
 };
 use crate::error::{Error, Result};
 use libp2p::multiaddr::Protocol;

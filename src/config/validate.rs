@@ -300,7 +300,11 @@ fn apis(config: &Config) -> Result<()> {
         }
     }
     if let Some(proxy) = &config.ipfsproxy {
-        all_sockets("api.ipfsproxy.listen_multiaddress", &proxy.listen_multiaddress, "/ip4/127.0.0.1/tcp/9095")?;
+        all_sockets(
+            "api.ipfsproxy.listen_multiaddress",
+            &proxy.listen_multiaddress,
+            "/ip4/127.0.0.1/tcp/9095",
+        )?;
         all_sockets("api.ipfsproxy.node_multiaddress", &proxy.node_multiaddress, "/ip4/127.0.0.1/tcp/5001")?;
         header_bytes("api.ipfsproxy", proxy.max_header_bytes)?;
         credentials("api.ipfsproxy", &proxy.basic_auth_credentials)?;
@@ -358,7 +362,9 @@ fn credentials(section: &str, credentials: &Credentials) -> Result<()> {
 /// Passwords that anybody on the way can read.
 fn unencrypted(config: &Config, warnings: &mut Vec<String>) {
     for (section, api) in [("api.restapi", &config.restapi), ("api.pinsvcapi", &config.pinsvcapi)] {
-        let Some(api) = api.as_ref().filter(|api| api.basic_auth_credentials.is_set() && !api.tls()) else { continue };
+        let Some(api) = api.as_ref().filter(|api| api.basic_auth_credentials.is_set() && !api.tls()) else {
+            continue;
+        };
         if let Some(address) = beyond(&api.http_listen_multiaddress) {
             warnings.push(format!(
                 "{section} asks for passwords at \"{address}\" without TLS, so that everybody on the way can read them; set \
@@ -528,7 +534,10 @@ fn times(config: &Config) -> Result<()> {
         IpfsSection::Embedded(node) => all.push(("ipfs_connector.embedded.pin_timeout", node.pin_timeout)),
     }
     if let IpfsSection::Embedded(node) = &config.ipfs {
-        all.extend((!node.gc_interval.is_zero()).then_some(("ipfs_connector.embedded.gc_interval", node.gc_interval)));
+        all.extend(
+            (!node.gc_interval.is_zero())
+                .then_some(("ipfs_connector.embedded.gc_interval", node.gc_interval)),
+        );
     }
     for (key, value) in all {
         if value < SHORTEST {
@@ -575,12 +584,7 @@ pub(super) fn exposure(config: &Config, insecure_no_secret: bool) -> Result<()> 
         .filter(|proxy| !proxy.open_to_network && !proxy.basic_auth_credentials.is_set())
     {
         if let Some(address) = beyond(&proxy.listen_multiaddress) {
-            return open(
-                "api.ipfsproxy",
-                "listen_multiaddress",
-                address,
-                "set basic_auth_credentials",
-            );
+            return open("api.ipfsproxy", "listen_multiaddress", address, "set basic_auth_credentials");
         }
     }
     Ok(())

@@ -87,8 +87,7 @@ fn found(members: &[Member], version: u16, log: &dyn LogStore, state: &Arc<dyn S
         ids.sort_unstable();
         ids
     };
-    let conf =
-        ConfState { voters: ids(Role::Voter), learners: ids(Role::Learner), ..ConfState::default() };
+    let conf = ConfState { voters: ids(Role::Voter), learners: ids(Role::Learner), ..ConfState::default() };
     if state.applied().index == 0 {
         fresh(log, state)?;
         Machine::open(state.clone())?.found(FOUNDED, members, &conf, version)?;

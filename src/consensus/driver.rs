@@ -27,11 +27,11 @@ use super::reads::Reads;
 use super::snapshot::{ConfHistory, Fetched, Incoming, Outgoing, SnapshotRequest};
 use super::storage::{Disk, Failure};
 use super::{settings::Settings, Status};
-use office::Office;
 use crate::error::{Error, Kind, Result};
 use crate::state::{Applied, Event, Machine, Member, RaftId, Role};
 use crate::store::{LogBatch, StateStore};
 use libp2p::PeerId;
+use office::Office;
 use raft::eraftpb::{ConfState, Entry, EntryType};
 use raft::{ProgressState, RawNode, StateRole};
 use std::collections::BTreeMap;
@@ -464,7 +464,14 @@ impl Driver {
 
 /// The record of a peer of which only its ids are known.
 fn stranger(raft_id: RaftId, peer_id: PeerId) -> Member {
-    Member { raft_id, peer_id, name: String::new(), addresses: Vec::new(), role: Role::Learner, version: String::new() }
+    Member {
+        raft_id,
+        peer_id,
+        name: String::new(),
+        addresses: Vec::new(),
+        role: Role::Learner,
+        version: String::new(),
+    }
 }
 
 /// The configuration with its lists in order: raft-rs gives them in the order of a hash table, and equal

@@ -599,8 +599,7 @@ impl Consensus {
 
     fn no_leader(&self) -> Error {
         let members = self.inner.shared.members();
-        let there =
-            |m: &Member| m.raft_id == self.inner.raft_id || self.inner.wire.is_connected(&m.peer_id);
+        let there = |m: &Member| m.raft_id == self.inner.raft_id || self.inner.wire.is_connected(&m.peer_id);
         let voters: Vec<&Member> = members.iter().filter(|m| m.role == Role::Voter).collect();
         let away: Vec<String> = voters
             .iter()
@@ -608,7 +607,9 @@ impl Consensus {
             .map(|m| if m.name.is_empty() { m.peer_id.to_string() } else { m.name.clone() })
             .collect();
         let mut words = match voters.len() {
-            0 => "timed out waiting for leader: this peer does not know the members of the cluster yet".into(),
+            0 => {
+                "timed out waiting for leader: this peer does not know the members of the cluster yet".into()
+            }
             all => format!(
                 "timed out waiting for leader: {} of {all} voters are connected, {} are needed",
                 all - away.len(),

@@ -299,7 +299,14 @@ mod tests {
     use crate::Kind;
 
     fn member(raft_id: RaftId, peer_id: PeerId, role: Role) -> Member {
-        Member { raft_id, peer_id, name: format!("m{raft_id}"), addresses: Vec::new(), role, version: String::new() }
+        Member {
+            raft_id,
+            peer_id,
+            name: format!("m{raft_id}"),
+            addresses: Vec::new(),
+            role,
+            version: String::new(),
+        }
     }
 
     #[test]

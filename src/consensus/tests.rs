@@ -138,7 +138,14 @@ impl Peer {
 
     fn member(&self) -> Member {
         let (raft_id, peer_id) = (self.raft_id, self.id);
-        Member { raft_id, peer_id, name: "m".to_owned(), addresses: Vec::new(), role: Role::Learner, version: String::new() }
+        Member {
+            raft_id,
+            peer_id,
+            name: "m".to_owned(),
+            addresses: Vec::new(),
+            role: Role::Learner,
+            version: String::new(),
+        }
     }
 }
 

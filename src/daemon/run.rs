@@ -1,7 +1,7 @@
 //! `daemon`, `up`, `join`: start, wait, stop.
 
-use super::signals::Stop;
 use super::enter::{self, Entered, Entry};
+use super::signals::Stop;
 use super::upgrade::{self, Upgraded};
 use super::{build, files, fresh, legacy, notify, reach, say, DaemonOptions, RunMode, STOP_LIMIT};
 use crate::api::{self, server::Server};

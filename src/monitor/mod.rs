@@ -125,7 +125,8 @@ impl Monitor {
     /// All valid readings of a peer, each with the life it has left.
     pub fn readings(&self, peer: &PeerId, now_ms: u64) -> Vec<Reading> {
         let own = self.readings.iter().filter(|((_, p), stored)| p == peer && stored.expires_ms > now_ms);
-        own.map(|(_, stored)| Reading { ttl_ms: stored.expires_ms - now_ms, ..stored.reading.clone() }).collect()
+        own.map(|(_, stored)| Reading { ttl_ms: stored.expires_ms - now_ms, ..stored.reading.clone() })
+            .collect()
     }
 
     /// The last `ping` of a peer, valid or not: who its IPFS node was.

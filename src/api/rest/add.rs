@@ -43,10 +43,7 @@ pub(in crate::api) fn upload(headers: &HeaderMap, body: Body) -> Result<BoxStrea
 ///
 /// # Errors
 /// What went wrong before the first line, and with one piece anything.
-pub(in crate::api) async fn reply<T>(
-    added: BoxStream<'static, Result<T>>,
-    streamed: bool,
-) -> Result<Response>
+pub(in crate::api) async fn reply<T>(added: BoxStream<'static, Result<T>>, streamed: bool) -> Result<Response>
 where
     T: Serialize + Send + 'static,
 {

@@ -23,11 +23,13 @@ use super::http::{empty, full, Body, Remote, Request, Response, Service, User};
 use super::json;
 use super::query::{decode, Query};
 use super::types::ErrorBody;
-use crate::cluster::Cluster;
 use crate::clock;
+use crate::cluster::Cluster;
 use crate::error::{Context, Error, Result};
 use async_trait::async_trait;
-use hyper::header::{HeaderMap, HeaderName, HeaderValue, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{
+    HeaderMap, HeaderName, HeaderValue, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use hyper::{Method, StatusCode};
 use serde::Serialize;
 

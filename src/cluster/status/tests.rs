@@ -96,7 +96,14 @@ impl Model {
             .collect();
         let reader = TableReader::new(self.state.clone(), Table::Pins);
         let pins = state.then(|| PinWalk { reader: Some(reader), ahead: VecDeque::new() });
-        let merge = Merge { state: self.state.clone(), readings: Arc::default(), filter, peers, pins, complain: false };
+        let merge = Merge {
+            state: self.state.clone(),
+            readings: Arc::default(),
+            filter,
+            peers,
+            pins,
+            complain: false,
+        };
         block_on(run(merge).map(|item| item.expect("an item")).collect())
     }
 

@@ -160,7 +160,10 @@ impl Founding {
     /// Begins, or goes on with what the disk remembers. `record.list` must hold `us` and be sorted. `seed` is
     /// random: the cluster's id comes from it.
     pub fn new(us: Founder, record: Record, max_voters: usize, seed: u64) -> Self {
-        debug_assert!(record.list.contains(&us.peer) && record.list.is_sorted(), "the list is ours, and sorted");
+        debug_assert!(
+            record.list.contains(&us.peer) && record.list.is_sorted(),
+            "the list is ours, and sorted"
+        );
         Founding {
             us,
             record,
@@ -291,9 +294,10 @@ impl Founding {
                 self.learn(plan);
                 Mail::new()
             }
-            (Ok(Answer::Promise(theirs, founder, accepted)), Phase::Prepare { ballot, waiting, promises, .. })
-                if theirs == *ballot && founder.peer == from =>
-            {
+            (
+                Ok(Answer::Promise(theirs, founder, accepted)),
+                Phase::Prepare { ballot, waiting, promises, .. },
+            ) if theirs == *ballot && founder.peer == from => {
                 waiting.remove(from);
                 promises.insert(from.to_owned(), (founder, accepted));
                 self.decide(now, false)
@@ -314,7 +318,9 @@ impl Founding {
                 Mail::new()
             }
             (Ok(_), _) => Mail::new(),
-            (Err(_), Phase::Prepare { ballot, waiting, .. }) if *asked == AskKind::Prepare(ballot.clone()) => {
+            (Err(_), Phase::Prepare { ballot, waiting, .. })
+                if *asked == AskKind::Prepare(ballot.clone()) =>
+            {
                 waiting.remove(from);
                 self.decide(now, false)
             }

@@ -152,7 +152,15 @@ impl Embedded {
             let node = node.clone();
             Arc::new(runtime::spawn(async move { gc::collect_every(&node, interval).await }))
         });
-        Ok(Embedded { node, host, bitswap, agent, _collecting: collecting, public_key, meter: Arc::default() })
+        Ok(Embedded {
+            node,
+            host,
+            bitswap,
+            agent,
+            _collecting: collecting,
+            public_key,
+            meter: Arc::default(),
+        })
     }
 
     /// The node's swarm.

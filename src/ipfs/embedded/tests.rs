@@ -173,7 +173,8 @@ fn single_blocks_are_removed_unless_a_pin_holds_them() {
     let below = blocks.iter().map(|(cid, _)| *cid).find(|cid| *cid != root).unwrap();
     // By another version of its CID it is the same block.
     let other = Cid::new_v1(RAW, *below.hash());
-    let remove = |cids: Vec<Cid>| block_on(gc::remove(bench.node.store.clone(), bench.node.pins.clone(), cids));
+    let remove =
+        |cids: Vec<Cid>| block_on(gc::remove(bench.node.store.clone(), bench.node.pins.clone(), cids));
     let fates = remove(vec![root, below, other, direct, free, absent, inline]).unwrap();
     let want = [
         Fate::Pinned(PinnedBy::Recursive),
@@ -543,8 +544,7 @@ fn two_nodes_exchange_a_folder_over_their_own_swarm() {
 fn a_collection_comes_by_itself_when_an_interval_says_so() {
     let open = |interval: Option<Duration>| {
         let folder = tempfile::tempdir().unwrap();
-        let mut config =
-            EmbeddedConfig::new(folder.path(), libp2p::identity::Keypair::generate_ed25519());
+        let mut config = EmbeddedConfig::new(folder.path(), libp2p::identity::Keypair::generate_ed25519());
         (config.gc_grace, config.gc_interval) = (Duration::ZERO, interval);
         let node = block_on(Embedded::open(config)).unwrap();
         let mut sink = Neighbour::default();
@@ -555,7 +555,8 @@ fn a_collection_comes_by_itself_when_an_interval_says_so() {
         };
         let pinned = blocks(&sink);
         block_on(node.put_blocks(pinned.clone())).unwrap();
-        let request = PinRequest { cid: kept, mode: PinMode::Recursive, update_from: None, providers: Vec::new() };
+        let request =
+            PinRequest { cid: kept, mode: PinMode::Recursive, update_from: None, providers: Vec::new() };
         block_on(node.pin(request, quiet())).unwrap();
         let mut other = Neighbour::default();
         block_on(make_tree(&mut other, 2, 3));

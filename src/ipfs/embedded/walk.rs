@@ -119,7 +119,9 @@ impl Walk {
 
     fn follow(&mut self, cid: &Cid, block: &Bytes) -> Result<()> {
         let links = links_of(cid, block).map_err(|error| match error.kind() {
-            Kind::Corrupt => error.context("the content is not what its CID says, which is wrong or of another codec"),
+            Kind::Corrupt => {
+                error.context("the content is not what its CID says, which is wrong or of another codec")
+            }
             _ => error,
         })?;
         if self.waiting.len() + links.len() > MAX_WAITING {

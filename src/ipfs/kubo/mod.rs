@@ -34,7 +34,8 @@ use crate::ipfs::{Block, DirEntry, Ipfs, IpfsId, IpfsPin, PinRequest, Progress, 
 use crate::runtime;
 use crate::state::PinMode;
 use answers::{
-    ConfigAnswer, ConnectAnswer, GcLine, IdAnswer, PeersAnswer, PinAddLine, PinLine, PinsAnswer, ResolveAnswer, StatAnswer,
+    ConfigAnswer, ConnectAnswer, GcLine, IdAnswer, PeersAnswer, PinAddLine, PinLine, PinsAnswer,
+    ResolveAnswer, StatAnswer,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -185,8 +186,11 @@ impl Kubo {
         if !self.is_pinned(from, "recursive").await? {
             return Ok(false);
         }
-        let path =
-            format!("pin/update?{}&{}&unpin=false", arg("arg", &from.to_string()), arg("arg", &to.to_string()));
+        let path = format!(
+            "pin/update?{}&{}&unpin=false",
+            arg("arg", &from.to_string()),
+            arg("arg", &to.to_string())
+        );
         // Kubo reports no progress here, so that the limit is one for all; if it is too short, the
         // full way that follows finds everything that has come already.
         let updated = self.ask::<PinsAnswer>(&path, self.config.pin_timeout).await;
@@ -214,7 +218,8 @@ impl Kubo {
             if left.is_zero() {
                 return Err(stuck(cid, blocks, limit, Error::timeout("")));
             }
-            let line = lines.next::<PinAddLine>(left).await.map_err(|error| stuck(cid, blocks, limit, error))?;
+            let line =
+                lines.next::<PinAddLine>(left).await.map_err(|error| stuck(cid, blocks, limit, error))?;
             let Some(line) = line else { break };
             if line.progress > blocks || line.bytes > bytes {
                 (blocks, bytes) = (line.progress.max(blocks), line.bytes.max(bytes));
@@ -355,7 +360,9 @@ impl Ipfs for Kubo {
             // "not pinned or pinned indirectly", "is not pinned", and what the proxy of a lower cluster says.
             Err(error)
                 if error.kind() == Kind::Ipfs
-                    && ["not pinned", "not part of the pinset"].iter().any(|w| error.message().contains(w)) =>
+                    && ["not pinned", "not part of the pinset"]
+                        .iter()
+                        .any(|w| error.message().contains(w)) =>
             {
                 Ok(())
             }
