@@ -130,7 +130,7 @@ fn expired_pins_are_looked_for_at_state_sync_interval() {
     peer.start(&["daemon"]);
     peer.json("POST", &format!("/pins/{cid}?expire-in=1s"));
     std::thread::sleep(Duration::from_secs(3));
-    assert_eq!(peer.pinned_cids(), [cid.clone()], "nobody has looked yet");
+    assert_eq!(peer.pinned_cids(), std::slice::from_ref(&cid), "nobody has looked yet");
     assert!(peer.stop().0.success());
     peer.edit(|c| set(c, "cluster.state_sync_interval", json!("200ms")));
     peer.start(&["daemon"]);

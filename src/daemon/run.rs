@@ -329,7 +329,7 @@ impl Peer {
         let alive = matches!(ending, Ending::Signal(_));
         let mut left = matches!(ending, Ending::Removed);
         if alive && (leave || self.config.cluster.leave_on_shutdown) {
-            match runtime::timeout(LEAVE_LIMIT, "leaving the cluster", self.cluster.leave()).await {
+            match Box::pin(runtime::timeout(LEAVE_LIMIT, "leaving the cluster", self.cluster.leave())).await {
                 Ok(gone) => left = gone,
                 Err(error) => log::warn!(target: "service", "could not leave the cluster: {error}"),
             }

@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn progress_is_told_and_the_end_is_the_pins_or_the_reason() {
         let end = format!("{{\"Pins\":[\"{}\"]}}", Cid::default());
-        assert_eq!(play(vec![vec![]]), [end.clone()]);
+        assert_eq!(play(vec![vec![]]), std::slice::from_ref(&end));
         let got = play(vec![vec![Ok(1), Ok(2)], vec![Ok(5)]]);
         assert_eq!(got.last(), Some(&end));
         assert!(got.contains(&"{\"Progress\":7}".to_owned()), "{got:?}");

@@ -416,7 +416,7 @@ mod tests {
         assert_eq!(scan(map.as_bytes()), ["1:QmegC={}".replace("QmegC", "Qmeg"), "2:Qmeg={\"x\":1}".into()]);
         let envelope = format!("{{\"PinMap\":{{\"{CID}\":{{}}}},\"Version\":5}}");
         assert_eq!(scan(envelope.as_bytes()), ["1:Qmeg={}"]);
-        let reversed = format!("{{\"Version\":5,\"pins\":[{{\"cid\":1}}]}}{{\"z\":1}}");
+        let reversed = "{\"Version\":5,\"pins\":[{\"cid\":1}]}{\"z\":1}".to_string();
         assert_eq!(scan(reversed.as_bytes()), ["1:{\"cid\":1}", "1:{\"z\":1}"]);
     }
 
