@@ -200,7 +200,7 @@ fn a_signal_while_it_waits_to_be_let_in_is_a_clean_stop() {
 }
 
 /// `up` on ports of its own: two that look for free ones at the same moment may find the same.
-struct Up([String; 3]);
+struct Up([String; 4]);
 
 impl Up {
     fn new() -> Up {
@@ -208,10 +208,11 @@ impl Up {
     }
 
     fn spawn(&self, peer: &mut Peer) {
-        let [cluster, rest, ipfs] = &self.0;
+        let [cluster, rest, proxy, ipfs] = &self.0;
         peer.spawn_with(&["up"], |c| {
             c.env("CLUSTER_LISTENMULTIADDRESS", cluster);
             c.env("CLUSTER_RESTAPI_HTTPLISTENMULTIADDRESS", rest);
+            c.env("CLUSTER_IPFSPROXY_LISTENMULTIADDRESS", proxy);
             c.env("CLUSTER_EMBEDDED_LISTENMULTIADDRESS", ipfs);
         });
     }
