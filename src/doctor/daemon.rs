@@ -150,7 +150,7 @@ fn clocks(api: &OwnApi, findings: &mut Vec<Finding>) {
     let Ok(answer) = api.get("/health/clocks") else { return };
     let mut compared = 0;
     for member in answer.as_array().into_iter().flatten() {
-        let Some(ahead) = member["ahead"].as_i64() else { continue };
+        let Some(ahead) = member["ahead_ms"].as_i64().map(|ms| ms / 1000) else { continue };
         compared += 1;
         if ahead.abs() > DRIFT {
             let who = member["peername"].as_str().unwrap_or("a member");
