@@ -461,7 +461,7 @@ fn raw_streams_carry_bytes_and_an_unknown_protocol_is_a_version_mismatch() {
             one.await;
         }
 
-        let version = ["does not speak /test/echo/2 but /test/echo/1", "update peer"];
+        let version = ["does not speak /test/echo/2", "update"];
         until("identified", || !a.addresses_of(&b.peer_id()).is_empty()).await;
         match a.open(b.peer_id(), "/test/echo/2", LIMIT).await {
             Err(error) => assert_says(&error, Kind::Version, &version),

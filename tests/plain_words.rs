@@ -164,9 +164,12 @@ fn a_peer_that_does_not_speak_our_protocol_is_told_so() {
     // One that speaks another version of it is in tests/upgrade.rs.
     let tmp = tempfile::tempdir().expect("folder");
     let host = of_another_kind(Keypair::generate_ed25519());
-    let (id, address) = (host.peer_id(), wait_for("an address", PATIENCE, || {
-        host.addresses().into_iter().next().ok_or_else(|| "none yet".to_string())
-    }));
+    let (id, address) = (
+        host.peer_id(),
+        wait_for("an address", PATIENCE, || {
+            host.addresses().into_iter().next().ok_or_else(|| "none yet".to_string())
+        }),
+    );
     let log = joiner(&tmp, &format!("{address}/p2p/{id}"), SECRET, &["does not speak /pinfold/rpc/"]);
     assert!(log.contains(&id.to_string()), "{log}");
     drop(host);
