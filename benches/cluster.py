@@ -43,6 +43,8 @@ class Pinfold:
             c["cluster"]["mdns_interval"] = "0s"
             c["cluster"]["monitor_ping_interval"] = "2s"
             c["api"]["restapi"]["http_listen_multiaddress"] = f"/ip4/127.0.0.1/tcp/{19290 + i}"
+            for unused in ("ipfsproxy", "pinsvcapi"):
+                c["api"].pop(unused, None)
             if embedded:
                 c["ipfs_connector"]["embedded"]["listen_multiaddress"] = f"/ip4/127.0.0.1/tcp/{19800 + i}"
             else:
