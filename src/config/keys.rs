@@ -82,7 +82,7 @@ section! {
         pin_only_on_trusted_peers: bool = false, NoEffect("under Raft every member is trusted");
         /// Allocate only to peers that are not trusted.
         pin_only_on_untrusted_peers: bool = false, NoEffect("under Raft every member is trusted");
-        /// Do not make new copies when a peer dies.
+        /// Do not make new copies when a peer dies. `pinfold init` and `up` write false.
         disable_repinning: bool = true;
         /// Follow without taking part.
         follower_mode: bool = false, Optional, NoEffect("every member of a Raft cluster takes part");

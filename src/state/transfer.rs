@@ -1,7 +1,7 @@
 //! The pinset as a text file: export, backup, import (reference F.8).
 //!
 //! One compact JSON object per line, as ipfs-cluster writes it, so that either program reads the other's
-//! files. Reading is the business of [`import`] and what is below it. Both directions hold one pin at a time.
+//! files. Reading is the business of [`import()`] and what is below it. Both directions hold one pin at a time.
 
 mod import;
 mod leaks;

@@ -45,7 +45,7 @@ pub(super) enum Scan {
 pub(super) struct Spot {
     /// [`catch_up`] had no room after this key of this table.
     unsettled: Option<(Table, Option<Key>)>,
-    /// [`compare`] had no room after this pin: the next one begins there, so that each failure has its turn.
+    /// [`repair`] had no room after this pin: the next one begins there, so that each failure has its turn.
     refused: Option<Key>,
 }
 

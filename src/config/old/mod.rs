@@ -74,7 +74,7 @@ const GONE: &[(&str, &str)] = &[
     ("monitor.pubsubmon.failure_threshold", "a peer counts as dead when the life of its last ping is over"),
 ];
 
-/// Lists of addresses in which old files write a peer as /ipfs/<peer id>.
+/// Lists of addresses in which old files write a peer as `/ipfs/<peer id>`.
 const ADDRESS_LISTS: &[&str] = &["cluster.peers", "cluster.bootstrap", "cluster.peer_addresses"];
 
 /// What was found in a file of another age.
@@ -164,7 +164,7 @@ fn replication_factor(tree: &mut Value, changes: &mut Vec<Change>) {
     put(tree, OLD, max, value, changes);
 }
 
-/// Before 1.0 a peer was written /ipfs/<peer id> in the addresses of others.
+/// Before 1.0 a peer was written `/ipfs/<peer id>` in the addresses of others.
 fn peer_addresses(tree: &mut Value) {
     let modern = |text: &str| Value::String(text.replace("/ipfs/", "/p2p/"));
     for key in ADDRESS_LISTS {
