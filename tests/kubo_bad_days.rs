@@ -162,7 +162,12 @@ fn a_list_that_is_cut_makes_nothing_missing() {
     }
     // Also when the end of what is there looks like the end of the list: each is asked about before it is believed.
     daemon.turn(Mood::ShortList);
-    assert_eq!(posted(peer, "/pins/sync"), Vec::<Value>::new());
+    // A daemon that is late on a busy machine is an error of its own; what counts is the answer when there is one.
+    let answer = wait_for("a comparison", PATIENCE, || match peer.request("POST", "/pins/sync") {
+        Ok((200 | 204, body)) => Ok(body),
+        other => Err(format!("{other:?}")),
+    });
+    assert_eq!(answer, "", "nothing is missing");
     daemon.turn(Mood::Cut);
     assert_eq!(peer.request("POST", "/pins/sync").expect("an answer").0, 500);
     assert_eq!(peer.lines("/pins?filter=pinned").len(), cids.len());
