@@ -8,7 +8,7 @@ mod support;
 mod fold;
 
 use fold::kubo::KuboDaemon;
-use fold::{error_of, listed, posted, status_of, Fold, Node, NEVER};
+use fold::{error_of, listed, status_of, Fold, Node, NEVER};
 use serde_json::{json, Value};
 use std::time::{Duration, Instant};
 use support::cluster::{cid_of, ok, Cluster, Peer, PATIENCE};
