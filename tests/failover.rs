@@ -237,7 +237,7 @@ fn repinning_that_is_disabled_moves_nothing() {
 #[test]
 fn without_a_peer_for_the_copy_it_is_said_once_and_done_when_there_is_one() {
     // p2 has no disk metric, so that nothing can be allocated to it.
-    let mut cluster = Cluster::of_metrics(3, |i, c| {
+    let mut cluster = Cluster::members(3, |i, c| {
         quick(c);
         c["allocator"]["balanced"]["allocate_by"] = json!(["freespace"]);
         if i == 2 {
@@ -401,28 +401,6 @@ fn a_new_peer_gets_its_share_by_rebalance() {
     }
     let words = ok(cluster.peers[1].ctl(&["rebalance"]));
     assert!(words.contains("even already"), "{words}");
-}
-
-impl Cluster {
-    /// As [`Cluster::with`], for peers that do not all tell of their free space.
-    fn of_metrics(n: usize, change: impl Fn(usize, &mut Value)) -> Cluster {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut cluster = Cluster { peers: Vec::new(), folder };
-        for i in 0..n {
-            let peer = Peer::init(cluster.path(&format!("p{i}")), &format!("p{i}"), SECRET);
-            peer.edit(|config| change(i, config));
-            cluster.peers.push(peer);
-        }
-        cluster.peers[0].start(&["daemon"]);
-        let bootstrap = cluster.peers[0].address();
-        for peer in &mut cluster.peers[1..] {
-            peer.start(&["daemon", "--bootstrap", &bootstrap]);
-        }
-        for peer in &cluster.peers {
-            peer.wait_members(n);
-        }
-        cluster
-    }
 }
 
 /// A swarm key that only this peer has: its node finds nobody.

@@ -14,27 +14,12 @@ use support::wait_for;
 
 /// A cluster whose peers tell just what the test says.
 fn cluster(n: usize, change: impl Fn(usize, &mut Value)) -> Cluster {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let mut cluster = Cluster { peers: Vec::new(), folder };
-    for i in 0..n {
-        let peer = Peer::init(cluster.path(&format!("p{i}")), &format!("p{i}"), SECRET);
-        peer.edit(|config| {
-            config["cluster"]["replication_factor_min"] = 1.into();
-            config["cluster"]["replication_factor_max"] = 1.into();
-            config["monitor"]["pubsubmon"]["check_interval"] = "500ms".into();
-            change(i, config);
-        });
-        cluster.peers.push(peer);
-    }
-    cluster.peers[0].start(&["daemon"]);
-    let bootstrap = cluster.peers[0].address();
-    for peer in &mut cluster.peers[1..] {
-        peer.start(&["daemon", "--bootstrap", &bootstrap]);
-    }
-    for peer in &cluster.peers {
-        peer.wait_members(n);
-    }
-    cluster
+    Cluster::members(n, |i, config| {
+        config["cluster"]["replication_factor_min"] = 1.into();
+        config["cluster"]["replication_factor_max"] = 1.into();
+        config["monitor"]["pubsubmon"]["check_interval"] = "500ms".into();
+        change(i, config);
+    })
 }
 
 /// The values of a metric by index of the peer, once `enough` says so.

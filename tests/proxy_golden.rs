@@ -85,32 +85,6 @@ const HEADERS: [&str; 11] = [
 /// Bodies that depend on the machine: compared by the names in their lines.
 const SHAPES: [&str; 6] = ["/id", "/repo/stat", "/swarm/peers", "/repo/gc", "/pin/ls", "/pin/ls?stream=true"];
 
-fn pairs(value: &Value) -> Vec<(String, String)> {
-    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
-    match value {
-        Value::Object(map) => map.iter().map(|(k, v)| (k.clone(), text(v))).collect(),
-        Value::Array(list) => list.iter().map(|p| (text(&p[0]), text(&p[1]))).collect(),
-        _ => Vec::new(),
-    }
-}
-
-fn ask(to: std::net::SocketAddr, request: &Value) -> Result<Answer, String> {
-    let mut headers = pairs(&request["headers"]);
-    let body = match (&request["multipart"], &request["body"]) {
-        (Value::Array(parts), _) => {
-            let bytes = |v: &Value| v.as_str().unwrap_or_default().as_bytes().to_vec();
-            let parts: Vec<_> = parts.iter().map(|p| (pairs(&p["headers"]), bytes(&p["body"]))).collect();
-            let (kind, body) = http::multipart(&parts);
-            headers.push(("Content-Type".into(), kind));
-            Some(body)
-        }
-        (_, Value::String(body)) => Some(body.clone().into_bytes()),
-        _ => None,
-    };
-    let text = |key: &str| request[key].as_str().unwrap_or_default();
-    http::send(to, text("method"), text("path"), &headers, body.as_deref())
-}
-
 /// The names in the first JSON value of a body, in order; of a map with data as names, those of its first value.
 fn names(body: &str) -> Vec<String> {
     let first = serde_json::Deserializer::from_str(body).into_iter::<Value>().next();
@@ -135,7 +109,7 @@ fn compare(case: &Value, got: &Answer) -> Vec<String> {
         wrong.push(format!("status {}, not {status:?}: {text:?}", got.status));
         return wrong;
     }
-    let recorded = Answer { headers: pairs(&want["headers"]), ..Answer::default() };
+    let recorded = Answer { headers: http::pairs(&want["headers"]), ..Answer::default() };
     for header in HEADERS {
         let (want, got) = (recorded.header(header), got.header(header));
         if want != got {
@@ -147,7 +121,7 @@ fn compare(case: &Value, got: &Answer) -> Vec<String> {
     if of_cluster(&recorded) != of_cluster(got) {
         wrong.push(format!("Server is {:?}, not {:?}", got.header("Server"), recorded.header("Server")));
     }
-    if pairs(&want["trailers"]) != got.trailers {
+    if http::pairs(&want["trailers"]) != got.trailers {
         wrong.push(format!("trailers {:?}, not {:?}", got.trailers, want["trailers"]));
     }
     let body = want["body"].as_str().unwrap_or_default();
@@ -180,7 +154,7 @@ fn the_proxy_answers_as_recorded() {
     let proxy = proxied::proxy_socket(fold.peer(0));
     let mut failures = Vec::new();
     for case in &cases {
-        let wrong = match ask(proxy, &case["request"]) {
+        let wrong = match http::play(proxy, &case["request"]) {
             Ok(answer) => compare(case, &answer),
             Err(error) => vec![error],
         };

@@ -181,32 +181,6 @@ fn golden(file: &str) -> Option<Vec<Value>> {
     Some(serde_json::from_slice(&bytes).expect("a recording is JSON"))
 }
 
-fn pairs(value: &Value) -> Vec<(String, String)> {
-    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
-    match value {
-        Value::Object(map) => map.iter().map(|(k, v)| (k.clone(), text(v))).collect(),
-        Value::Array(list) => list.iter().map(|p| (text(&p[0]), text(&p[1]))).collect(),
-        _ => Vec::new(),
-    }
-}
-
-fn ask(to: std::net::SocketAddr, request: &Value) -> Result<Answer, String> {
-    let mut headers = pairs(&request["headers"]);
-    let body = match (&request["multipart"], &request["body"]) {
-        (Value::Array(parts), _) => {
-            let bytes = |v: &Value| v.as_str().unwrap_or_default().as_bytes().to_vec();
-            let parts: Vec<_> = parts.iter().map(|p| (pairs(&p["headers"]), bytes(&p["body"]))).collect();
-            let (kind, body) = http::multipart(&parts);
-            headers.push(("Content-Type".into(), kind));
-            Some(body)
-        }
-        (_, Value::String(body)) => Some(body.clone().into_bytes()),
-        _ => None,
-    };
-    let text = |key: &str| request[key].as_str().unwrap_or_default();
-    http::send(to, text("method"), text("path"), &headers, body.as_deref())
-}
-
 /// The JSON values of a recorded body; long recordings were cut in the middle of a value.
 fn recorded_values(body: &str) -> Vec<Value> {
     serde_json::Deserializer::from_str(body).into_iter().map_while(Result::ok).collect()
@@ -289,7 +263,7 @@ fn compare(name: &str, path: &str, want: &Value, got: &Answer) -> Vec<String> {
         wrong.push(format!("status {}, not {status}: {:?}", got.status, got.text()));
         return wrong;
     }
-    let recorded = Answer { headers: pairs(&want["headers"]), ..Answer::default() };
+    let recorded = Answer { headers: http::pairs(&want["headers"]), ..Answer::default() };
     for header in HEADERS {
         // An answer without a body has no trailers to announce.
         if header == "Trailer" && status == 204 {
@@ -300,7 +274,7 @@ fn compare(name: &str, path: &str, want: &Value, got: &Answer) -> Vec<String> {
             wrong.push(format!("header {header}: {got:?}, not {want:?}"));
         }
     }
-    let trailers = pairs(&want["trailers"]);
+    let trailers = http::pairs(&want["trailers"]);
     if trailers != got.trailers {
         wrong.push(format!("trailers {:?}, not {trailers:?}", got.trailers));
     }
@@ -360,7 +334,7 @@ fn play(file: &str, killed: &[usize]) {
         let path = request["path"].as_str().unwrap_or_default();
         let deadline = std::time::Instant::now() + SETTLE;
         let wrong = loop {
-            let wrong = match ask(rest, request) {
+            let wrong = match http::play(rest, request) {
                 Ok(answer) => compare(name, path, response, &answer),
                 Err(error) => vec![error],
             };

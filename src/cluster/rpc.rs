@@ -238,14 +238,25 @@ async fn serve_recover_one(cluster: &Cluster, call: &mut Call) -> Result<()> {
 }
 
 async fn serve_recover(cluster: &Cluster, call: &mut Call) -> Result<()> {
+    let tracker = cluster.tracker().clone();
+    send_found(call, |found| async move { tracker.recover_all(found).await }).await
+}
+
+/// Does work that compares a whole repository, and sends the rows that it finds as it finds them, with signs of life
+/// between them: that takes its time.
+pub(super) async fn send_found<F>(
+    call: &mut Call,
+    work: impl FnOnce(async_channel::Sender<Row>) -> F,
+) -> Result<()>
+where
+    F: std::future::Future<Output = Result<()>> + Send + 'static,
+{
     call.set_idle(STATUS_IDLE);
     let (sender, found) = async_channel::bounded(ROWS_PER_FRAME);
-    let tracker = cluster.tracker().clone();
-    let work = runtime::spawn(async move { tracker.recover_all(sender).await });
+    let work = runtime::spawn(work(sender));
     loop {
         match next_or_beat(&found).await {
             Next::Item(row) => call.send(&vec![row]).await?,
-            // Comparing a large repository with the state takes its time.
             Next::Beat => {
                 call.send(&Vec::<Row>::new()).await?;
                 call.flush().await?;

@@ -329,6 +329,15 @@ impl Cluster {
 
     /// The same with changes to each service.json.
     pub fn with(n: usize, change: impl Fn(usize, &mut Value)) -> Cluster {
+        let cluster = Cluster::members(n, change);
+        for peer in &cluster.peers {
+            peer.wait_candidates(n);
+        }
+        cluster
+    }
+
+    /// As [`Cluster::with`], for peers that do not all tell of their free space.
+    pub fn members(n: usize, change: impl Fn(usize, &mut Value)) -> Cluster {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut cluster = Cluster { peers: Vec::new(), folder };
         for i in 0..n {
@@ -343,7 +352,6 @@ impl Cluster {
         }
         for peer in &cluster.peers {
             peer.wait_members(n);
-            peer.wait_candidates(n);
         }
         cluster
     }

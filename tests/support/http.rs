@@ -1,5 +1,6 @@
 //! A small HTTP client for tests: one request per connection, everything that came back, trailers too.
 
+use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -110,4 +111,34 @@ fn fields<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<(String, String)> {
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
         .collect()
+}
+
+#[allow(dead_code)]
+/// Headers of a recording, as a map or as a list of pairs.
+pub fn pairs(value: &Value) -> Vec<(String, String)> {
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    match value {
+        Value::Object(map) => map.iter().map(|(k, v)| (k.clone(), text(v))).collect(),
+        Value::Array(list) => list.iter().map(|p| (text(&p[0]), text(&p[1]))).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Sends a request as it was recorded.
+#[allow(dead_code)]
+pub fn play(to: SocketAddr, request: &Value) -> Result<Answer, String> {
+    let mut headers = pairs(&request["headers"]);
+    let body = match (&request["multipart"], &request["body"]) {
+        (Value::Array(parts), _) => {
+            let bytes = |v: &Value| v.as_str().unwrap_or_default().as_bytes().to_vec();
+            let parts: Vec<_> = parts.iter().map(|p| (pairs(&p["headers"]), bytes(&p["body"]))).collect();
+            let (kind, body) = multipart(&parts);
+            headers.push(("Content-Type".into(), kind));
+            Some(body)
+        }
+        (_, Value::String(body)) => Some(body.clone().into_bytes()),
+        _ => None,
+    };
+    let text = |key: &str| request[key].as_str().unwrap_or_default();
+    send(to, text("method"), text("path"), &headers, body.as_deref())
 }

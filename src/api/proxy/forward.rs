@@ -18,26 +18,19 @@
 use crate::api::http::{streamed, Request, Response, ResponseBody};
 use crate::error::{Error, Result};
 use crate::ipfs::kubo::dial::{Dialer, Target};
-use crate::runtime;
+use crate::ipfs::kubo::pool::{self, Pool};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::Uri;
-use smol::Task;
-use smol_hyper::rt::FuturesIo;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
 
 /// Idle connections that are kept for the next request.
 const MAX_IDLE: usize = 16;
-/// An idle connection older than this is not used again: the daemon may be closing it.
-const IDLE_TIME: Duration = Duration::from_secs(20);
-/// How long a kept connection may take to see the end of its last exchange.
-const SETTLE_TIME: Duration = Duration::from_millis(100);
 /// Buffer per direction, and the largest head of an answer, bytes.
 const BUFFER: usize = 64 << 10;
 /// Most header lines of an answer.
@@ -57,28 +50,19 @@ const HOP_BY_HOP: [&str; 9] = [
     "expect",
 ];
 
-/// One connection to the daemon and the task that drives it; dropping it closes the socket.
-struct Connection {
-    sender: http1::SendRequest<ResponseBody>,
-    target: Target,
-    _driver: Task<()>,
-}
+/// A connection to the daemon.
+type Connection = pool::Connection<ResponseBody>;
 
 /// The IPFS daemon behind the proxy.
 pub(super) struct Forward {
     dialer: Dialer,
-    idle: Arc<Mutex<Vec<(Instant, Connection)>>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A list that every operation leaves whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    idle: Arc<Pool<ResponseBody>>,
 }
 
 impl Forward {
     /// The daemon at these addresses.
     pub(super) fn new(dialer: Dialer) -> Self {
-        Forward { dialer, idle: Arc::default() }
+        Forward { dialer, idle: Arc::new(Pool::new(MAX_IDLE)) }
     }
 
     /// Passes a request on, and its answer back.
@@ -106,7 +90,7 @@ impl Forward {
     /// As [`Forward::forward`].
     pub(super) async fn ask(&self, mut request: hyper::Request<ResponseBody>) -> Result<Response> {
         let path = request.uri().path().to_owned();
-        if let Some(mut kept) = self.checkout().await {
+        if let Some(mut kept) = self.idle.checkout().await {
             address(&mut request, &kept.target)?;
             match kept.sender.try_send_request(request).await {
                 Ok(response) => return Ok(self.passed_back(response, kept)),
@@ -127,35 +111,9 @@ impl Forward {
 
     async fn connect(&self) -> Result<Connection> {
         let (socket, target) = self.dialer.connect().await?;
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(BUFFER)
-            .max_headers(MAX_HEADERS)
-            .title_case_headers(true)
-            .handshake(FuturesIo::new(socket))
-            .await
-            .map_err(|e| broken(target, "the handshake", &e))?;
-        let driver = runtime::spawn(async move {
-            // Its errors reach whoever waits for the answer.
-            let _ = connection.await;
-        });
-        Ok(Connection { sender, target: target.clone(), _driver: driver })
-    }
-
-    /// A kept connection that takes a request.
-    async fn checkout(&self) -> Option<Connection> {
-        loop {
-            let (since, mut connection) = lock(&self.idle).pop()?;
-            if since.elapsed() >= IDLE_TIME || connection.sender.is_closed() {
-                continue;
-            }
-            let ready = smol::future::or(async { connection.sender.ready().await.is_ok() }, async {
-                runtime::sleep(SETTLE_TIME).await;
-                false
-            });
-            if ready.await {
-                return Some(connection);
-            }
-        }
+        let mut builder = http1::Builder::new();
+        builder.max_buf_size(BUFFER).max_headers(MAX_HEADERS).title_case_headers(true);
+        Connection::open(&builder, socket, target).await.map_err(|e| broken(target, "the handshake", &e))
     }
 
     fn passed_back(&self, response: hyper::Response<Incoming>, connection: Connection) -> Response {
@@ -220,7 +178,7 @@ struct Answer {
     incoming: Incoming,
     ended: bool,
     connection: Option<Connection>,
-    idle: Arc<Mutex<Vec<(Instant, Connection)>>>,
+    idle: Arc<Pool<ResponseBody>>,
 }
 
 impl hyper::body::Body for Answer {
@@ -261,11 +219,7 @@ impl Drop for Answer {
         if !self.ended && !self.incoming.is_end_stream() {
             return;
         }
-        let mut idle = lock(&self.idle);
-        idle.retain(|(since, c)| since.elapsed() < IDLE_TIME && !c.sender.is_closed());
-        if idle.len() < MAX_IDLE {
-            idle.push((Instant::now(), connection));
-        }
+        self.idle.put_back(connection);
     }
 }
 

@@ -6,12 +6,12 @@
 
 use super::{run, Rows, Source, AHEAD};
 use crate::api::types::GlobalPinInfo;
-use crate::cluster::rpc::{cid_of, next_or_beat, Method, Next, Serve, ROWS_PER_FRAME, STATUS_IDLE};
+use crate::cluster::rpc::{cid_of, send_found, Method, Serve};
 use crate::cluster::Cluster;
 use crate::error::Result;
 use crate::net::rpc::{Access, Call};
 use crate::runtime;
-use crate::tracker::{Row, StatusFilter};
+use crate::tracker::StatusFilter;
 use cid::Cid;
 use futures::stream::BoxStream;
 use std::sync::Arc;
@@ -38,21 +38,8 @@ async fn serve_one(cluster: &Cluster, call: &mut Call) -> Result<()> {
 }
 
 async fn serve_all(cluster: &Cluster, call: &mut Call) -> Result<()> {
-    call.set_idle(STATUS_IDLE);
-    let (sender, found) = async_channel::bounded(ROWS_PER_FRAME);
     let tracker = cluster.tracker().clone();
-    let work = runtime::spawn(async move { tracker.sync_all(sender).await });
-    loop {
-        match next_or_beat(&found).await {
-            Next::Item(row) => call.send(&vec![row]).await?,
-            // Comparing a large repository takes its time.
-            Next::Beat => {
-                call.send(&Vec::<Row>::new()).await?;
-                call.flush().await?;
-            }
-            Next::End => return work.await,
-        }
-    }
+    send_found(call, |found| async move { tracker.sync_all(found).await }).await
 }
 
 impl Cluster {

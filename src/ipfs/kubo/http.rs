@@ -7,6 +7,7 @@
 //! asked less often ([`QUICK_FAILURES`]). Nothing that Kubo answers is trusted to be what it should be.
 
 use super::dial::{Dialer, Target};
+use super::pool::{self, Pool};
 use super::words::{self, name_of, quote, MAX_QUOTE};
 use crate::error::{Error, Kind, Result};
 use crate::runtime;
@@ -19,8 +20,6 @@ use hyper::{Method, Request, Response, StatusCode};
 use libp2p::Multiaddr;
 use serde::de::DeserializeOwned;
 use smol::lock::{Semaphore, SemaphoreGuardArc};
-use smol::Task;
-use smol_hyper::rt::FuturesIo;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,10 +30,6 @@ pub const COMPOSITE: &str = "x-pinfold-composite";
 pub const MAX_CONNECTIONS: usize = 64;
 /// Idle connections that are kept for the next call.
 pub const MAX_IDLE: usize = 8;
-/// How long a kept connection may take to see the end of its last answer.
-const SETTLE_TIME: Duration = Duration::from_millis(100);
-/// An idle connection older than this is not used again: the daemon may be closing it.
-pub const IDLE_TIME: Duration = Duration::from_secs(20);
 /// Failures to reach the daemon in a row after which calls are spread out.
 pub const QUICK_FAILURES: u32 = 10;
 /// Distance of calls while the daemon is down.
@@ -56,20 +51,8 @@ const READ_BUFFER: usize = 64 << 10;
 /// Most header lines of an answer.
 const MAX_HEADERS: usize = 64;
 
-/// One connection and the task that drives it; dropping it closes the socket.
-pub(super) struct Connection {
-    pub(super) sender: http1::SendRequest<Full<Bytes>>,
-    /// Where it leads.
-    pub(super) target: Target,
-    driver: Task<()>,
-}
-
-impl Connection {
-    /// Returns when the daemon has closed it.
-    pub(super) async fn closed(&mut self) {
-        (&mut self.driver).await;
-    }
-}
+/// A connection of this client.
+pub(super) type Connection = pool::Connection<Full<Bytes>>;
 
 /// Failures in a row, and when the next call may go out.
 #[derive(Default)]
@@ -83,7 +66,7 @@ pub(super) struct Client {
     dialer: Dialer,
     /// As configured, for sentences.
     shown: String,
-    idle: Mutex<Vec<(Instant, Connection)>>,
+    idle: Pool<Full<Bytes>>,
     slots: Arc<Semaphore>,
     gate: Mutex<Gate>,
 }
@@ -99,7 +82,7 @@ impl Client {
         Ok(Arc::new(Client {
             shown: dialer.shown(),
             dialer,
-            idle: Mutex::default(),
+            idle: Pool::new(MAX_IDLE),
             slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             gate: Mutex::default(),
         }))
@@ -107,13 +90,12 @@ impl Client {
 
     /// Closes idle connections.
     pub(super) fn close(&self) {
-        let idle = std::mem::take(&mut *lock(&self.idle));
-        drop(idle);
+        self.idle.clear();
     }
 
     #[cfg(test)]
     pub(super) fn idle_connections(&self) -> usize {
-        lock(&self.idle).len()
+        self.idle.len()
     }
 
     /// Calls `/api/v0/<path>` and waits at most `limit` for the head of the answer. An answer other than 200
@@ -230,7 +212,7 @@ impl Client {
         path: &str,
         body: Option<&(String, Bytes)>,
     ) -> Result<(Response<Incoming>, Connection)> {
-        let kept = self.checkout().await;
+        let kept = self.idle.checkout().await;
         // All calls may be repeated without harm: when the daemon closed a kept connection just now, and when one of
         // several addresses breaks off and there are others.
         let mut again = usize::from(kept.is_some()) + self.dialer.len() - 1;
@@ -290,43 +272,9 @@ impl Client {
 
     pub(super) async fn connect(&self) -> Result<Connection> {
         let (socket, target) = self.dialer.connect().await?;
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(READ_BUFFER)
-            .max_headers(MAX_HEADERS)
-            .handshake(FuturesIo::new(socket))
-            .await
-            .map_err(|e| self.broken("the handshake", &e))?;
-        let driver = runtime::spawn(async move {
-            // Its errors reach the call through the answer.
-            let _ = connection.await;
-        });
-        Ok(Connection { sender, target: target.clone(), driver })
-    }
-
-    /// A kept connection that takes a request. One that was put back a moment ago may still have to see the end of
-    /// its last answer: that is waited for, it takes less than a new connection.
-    async fn checkout(&self) -> Option<Connection> {
-        loop {
-            let (since, mut connection) = lock(&self.idle).pop()?;
-            if since.elapsed() >= IDLE_TIME || connection.sender.is_closed() {
-                continue;
-            }
-            let ready = smol::future::or(async { connection.sender.ready().await.is_ok() }, async {
-                runtime::sleep(SETTLE_TIME).await;
-                false
-            });
-            if ready.await {
-                return Some(connection);
-            }
-        }
-    }
-
-    fn put_back(&self, connection: Connection) {
-        let mut idle = lock(&self.idle);
-        idle.retain(|(since, c)| since.elapsed() < IDLE_TIME && !c.sender.is_closed());
-        if idle.len() < MAX_IDLE {
-            idle.push((Instant::now(), connection));
-        }
+        let mut builder = http1::Builder::new();
+        builder.max_buf_size(READ_BUFFER).max_headers(MAX_HEADERS);
+        Connection::open(&builder, socket, target).await.map_err(|e| self.broken("the handshake", &e))
     }
 }
 
@@ -398,7 +346,7 @@ impl Reply {
     /// The body is read to its end: the connection may serve the next call.
     fn done(self) {
         let Reply { client, connection, .. } = self;
-        client.put_back(connection);
+        client.idle.put_back(connection);
     }
 
     /// The whole body, at most `max` bytes; the connection goes back to the pool.

@@ -18,6 +18,7 @@
 mod answers;
 pub(crate) mod dial;
 mod http;
+pub(crate) mod pool;
 mod upload;
 mod watch;
 mod words;
