@@ -117,7 +117,9 @@ impl Settings {
             check_quorum: true,
             pre_vote: true,
             read_only_option: ReadOnlyOption::Safe,
-            batch_append: true,
+            // raft-rs would add entries to an append that has none and stands elsewhere in the log: the receiver cannot
+            // read the whole frame then. What goes to one peer shares a frame anyway.
+            batch_append: false,
             max_uncommitted_size: MAX_UNCOMMITTED_BYTES,
             max_committed_size_per_ready: MAX_COMMITTED_BYTES,
             ..Config::default()
