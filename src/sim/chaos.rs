@@ -41,6 +41,8 @@ const PATIENCE: u64 = 300;
 const MAX_OPEN: usize = 40;
 /// Keys that hold for reading at the end, at each peer.
 const LAST_WORDS: u64 = 400;
+/// Where in the order a change is tried that is in no log: last.
+const NOWHERE: u64 = u64::MAX;
 /// Between two tries to make a peer a member.
 const JOIN_AGAIN: u64 = 8 * TICK;
 
@@ -52,7 +54,7 @@ struct Chaos {
     outside: BTreeMap<Peer, (Option<Ticket>, u64)>,
     /// The voter that is lost, or on its way out.
     going: Option<RaftId>,
-    history: BTreeMap<String, Vec<Operation>>,
+    history: BTreeMap<String, Vec<(Ticket, Operation)>>,
 }
 
 /// Runs one seed with these knobs.
@@ -469,13 +471,27 @@ impl Chaos {
             }
             let (start, answered) = answer.span;
             let end = if known == End::Unknown { linear::NEVER } else { answered };
+            let hint = answer.reading.as_ref().map_or(NOWHERE, |reading| 2 * reading.applied + 1);
+            let operation = Operation { start, end, act, known, hint };
             let history = self.history.entry(name).or_default();
             // A retry may put a second entry into the log, but never after the answer.
             for _ in 1..self.sim.checks.model.places(ticket).len() {
-                history.push(Operation { start, end, act: act.clone(), known: End::Unknown });
+                history.push((ticket, Operation { known: End::Unknown, ..operation.clone() }));
             }
-            history.push(Operation { start, end, act, known });
+            history.push((ticket, operation));
         }
+    }
+
+    /// The operations on one pin, with the log as an idea of their order.
+    fn operations(&self, history: &[(Ticket, Operation)]) -> Vec<Operation> {
+        let mut used: BTreeMap<Ticket, usize> = BTreeMap::new();
+        let hinted = history.iter().map(|(ticket, operation)| {
+            let nth = used.entry(*ticket).or_default();
+            let place = self.sim.checks.model.places(*ticket).get(*nth).map(|index| 2 * index);
+            *nth += 1;
+            Operation { hint: place.unwrap_or(operation.hint), ..operation.clone() }
+        });
+        hinted.collect()
     }
 
     fn repair(&mut self) -> Result<(), Broken> {
@@ -580,8 +596,9 @@ impl Chaos {
                 .map_err(|e| broken("digest", format!("the digest of peer {peer} is not that of its rows: {e}")))?;
         }
         self.sim.checks = checks;
-        for (name, operations) in &self.history {
-            match linear::check(operations) {
+        for (name, history) in &self.history {
+            let operations = self.operations(history);
+            match linear::check(&operations) {
                 Verdict::Fine => self.report.ordered += operations.len() as u64,
                 Verdict::Undecided => self.report.undecided += operations.len() as u64,
                 Verdict::Impossible => {

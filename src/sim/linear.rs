@@ -3,7 +3,8 @@
 //! Each pin by itself: operations on different pins do not touch each other. An operation takes effect at one moment
 //! between its question and its answer; one without an answer at any moment after its question, or never. The
 //! checker (Wing and Gong's, with Lowe's memory of what was tried) looks for an order of such moments in which every
-//! answer is the true one. It knows nothing of logs, leaders and terms: it sees what a person with a stopwatch sees.
+//! answer is the true one. It knows nothing of logs, leaders and terms: it sees what a person with a stopwatch sees. Whoever
+//! has an idea of the order may say so ([`Operation::hint`]); the idea only says what is tried first.
 
 use super::model::Value;
 use libp2p::PeerId;
@@ -12,7 +13,7 @@ use std::collections::HashSet;
 /// Most operations on one pin that are looked at; a longer history is left out and counted.
 pub const MAX_OPERATIONS: usize = 128;
 /// Most steps of one search; where they do not suffice, nothing is said.
-const MAX_STEPS: usize = 300_000;
+const MAX_STEPS: usize = 30_000;
 /// The end of an operation that was never answered.
 pub const NEVER: u64 = u64::MAX;
 
@@ -53,6 +54,8 @@ pub struct Operation {
     pub act: Act,
     /// How it ended.
     pub known: End,
+    /// What is lower is tried earlier.
+    pub hint: u64,
 }
 
 /// What the search says.
@@ -94,7 +97,7 @@ pub fn check(operations: &[Operation]) -> Verdict {
         return Verdict::Undecided;
     }
     let mut ops: Vec<&Operation> = operations.iter().collect();
-    ops.sort_by_key(|op| op.start);
+    ops.sort_by_key(|op| (op.hint, op.start));
     let must = |n: usize| ops[n].known != End::Unknown;
     let all: u128 = (0..ops.len()).filter(|n| must(*n)).fold(0, |set, n| set | 1 << n);
     let mut tried: HashSet<(u128, Option<Value>)> = HashSet::new();
@@ -140,7 +143,7 @@ mod tests {
     }
 
     fn op(start: u64, end: u64, act: Act) -> Operation {
-        Operation { start, end, act, known: if end == NEVER { End::Unknown } else { End::Done } }
+        Operation { start, end, act, known: if end == NEVER { End::Unknown } else { End::Done }, hint: 0 }
     }
 
     #[test]
