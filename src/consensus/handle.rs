@@ -414,6 +414,11 @@ impl Consensus {
         let _ = self.inner.inbox.try_send(Mail::Input(Input::Unreachable(raft_id)));
     }
 
+    /// The last connection to this peer is gone.
+    pub fn handle_lost(&self, peer: PeerId) {
+        let _ = self.inner.inbox.try_send(Mail::Input(Input::Lost(peer)));
+    }
+
     /// Commits a command for another member, if we lead.
     ///
     /// # Errors
