@@ -33,6 +33,7 @@ mod config;
 mod doctor;
 mod dot;
 mod get;
+mod import;
 mod local;
 mod moves;
 mod secrets;

@@ -83,6 +83,7 @@ pub enum Cmd {
     PinAdd,
     PinRm,
     PinUpdate,
+    PinImport,
     PinLs,
     Status,
     Sync,
@@ -605,6 +606,22 @@ pub const COMMANDS: &[Command] = &[
         command(Cmd::PinUpdate, "update", Faces::PC, Side::Client, "Pins new content like an existing pin, fetching only what differs")
             .args("<existing CID> <new CID or path>", 0, 2)
             .flags(&[NAME, EXPIRE_IN, NO_STATUS, WAIT, WAIT_LIMIT, WAIT_TIMEOUT]),
+        command(Cmd::PinImport, "import", Faces::P, Side::Client, "Pins everything that a list names, in one request")
+            .args("<FILE>", 1, 1)
+            .details(
+                "FILE (- for standard input) has a CID on each line, or a pin in JSON as `state export` and GET \
+                 /allocations write it; flags are for the lines that are a CID alone. Pins that are there already stay \
+                 as they are, so that a list may be sent again. Lines that are no pins are printed, the others are pinned.",
+            )
+            .flags(&[
+                Flag::value("replication", &["r"], "N", "number of copies: sets --rmin and --rmax").or("0"),
+                RMIN,
+                RMAX,
+                ALLOCS,
+                NAME,
+                EXPIRE_IN,
+                METADATA,
+            ]),
         command(Cmd::PinLs, "ls", Faces::PC, Side::Client, "Lists the pinset, or shows one pin")
             .args("[CID]", 0, 1)
             .flags(&[Flag::value("filter", &[], "TYPES", "types of pins: pin, meta-pin, clusterdag-pin, shard-pin, all").or("all")]),

@@ -6,6 +6,7 @@
 //! are answered when a majority has them durably.
 
 mod add;
+mod bulk;
 mod clocks;
 mod content;
 pub mod founding;
@@ -24,6 +25,7 @@ mod twins;
 mod version;
 
 pub use add::{AddOptions, AddPart, PartKind};
+pub use bulk::{Imported, Line, Refused};
 pub use holding::Holding;
 pub use informers::{DiskMetric, Informer, Measure};
 pub use repin::{MoveProgress, PeerShare};

@@ -229,7 +229,7 @@ impl Cluster {
     }
 }
 
-fn check_expiry(pin: &Pin) -> Result<()> {
+pub(super) fn check_expiry(pin: &Pin) -> Result<()> {
     if !pin.expire_at.is_zero() && pin.expire_at <= Timestamp::now() {
         return Err(Error::invalid("pin.ExpireAt set before current time"));
     }

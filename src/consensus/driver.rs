@@ -10,11 +10,12 @@
 //! flushed rarely, by somebody else, because the log can rebuild it.
 //!
 //! Its parts: this file turns and ticks; `messages` hears and speaks, `commands` proposes and applies, `members`
-//! plans changes of membership, `office` is what a leader owes the others.
+//! plans changes of membership, `office` is what a leader owes the others, `candidacy` what follows from its death.
 //!
 //! Any error that comes out of here is the end of this peer's consensus. It must never be caught and
 //! continued: the memory's idea of the disk is no longer sure.
 
+mod candidacy;
 mod commands;
 mod members;
 mod messages;
@@ -30,6 +31,7 @@ use super::{settings::Settings, Status};
 use crate::error::{Error, Kind, Result};
 use crate::state::{Applied, Event, Machine, Member, RaftId, Role};
 use crate::store::{LogBatch, StateStore};
+use candidacy::Candidacy;
 use libp2p::PeerId;
 use office::Office;
 use raft::eraftpb::{ConfState, Entry, EntryType};
@@ -58,6 +60,8 @@ pub enum Input {
     Frame(PeerId, Frame),
     /// A frame to this Raft id could not be delivered.
     Unreachable(RaftId),
+    /// The last connection to this peer is gone: a hint, nothing depends on it.
+    Lost(PeerId),
     /// Commit this encoded command; only a leader does.
     Propose {
         /// The proposal's id: the same for each retry.
@@ -132,6 +136,7 @@ pub struct Driver {
     removed: bool,
     heard: u64,
     office: Office,
+    candidacy: Option<Candidacy>,
     looked: u64,
     applied: Applied,
     durable: Applied,
@@ -186,6 +191,7 @@ impl Driver {
             removed: false,
             heard: 0,
             office: Office::default(),
+            candidacy: None,
             looked: 0,
             applied,
             dirty_since: 0,
@@ -260,6 +266,7 @@ impl Driver {
                 let verdict = self.outgoing.unreachable(id);
                 self.report_snapshot(id, verdict);
             }
+            Input::Lost(peer) => self.lost(&peer),
             Input::Propose { id, since, data, reply } => {
                 if !self.leads() {
                     let _ = reply.try_send(Err(self.not_leader()));
@@ -369,6 +376,7 @@ impl Driver {
         let removed = self.is_removed();
         if !removed {
             self.node.tick();
+            self.stand();
         }
         self.proposals.expire(self.now);
         self.reads.expire(self.now);

@@ -439,6 +439,11 @@ impl Consensus {
         let _ = self.inner.inbox.try_send(Mail::Input(Input::Unreachable(raft_id)));
     }
 
+    /// The last connection to this peer is gone.
+    pub fn handle_lost(&self, peer: PeerId) {
+        let _ = self.inner.inbox.try_send(Mail::Input(Input::Lost(peer)));
+    }
+
     /// Commits a command for another member, if we lead. `since`: the index at or below which it is in no log,
     /// if the member says.
     ///

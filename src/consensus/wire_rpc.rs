@@ -15,6 +15,7 @@ use super::wire::{MemberRequest, ProposeAnswer, ProposeRequest, ProposeSince, Wi
 use super::{Consensus, WeakConsensus};
 use crate::error::{Error, Result};
 use crate::net::rpc::{Access, Call, Handler, Rpc};
+use crate::net::HostEvent;
 use crate::runtime;
 use crate::state::{Member, RaftId};
 use async_trait::async_trait;
@@ -86,7 +87,8 @@ impl RpcWire {
         self.rpc.register(PROPOSE, Access::Members, Arc::new(Propose(weak.clone())));
         self.rpc.register(PROPOSE_SINCE, Access::Members, Arc::new(ProposeDated(weak.clone())));
         self.rpc.register(MEMBER, Access::Members, Arc::new(Members(weak.clone())));
-        self.rpc.register(SNAPSHOT, Access::Members, Arc::new(Snapshots(weak)));
+        self.rpc.register(SNAPSHOT, Access::Members, Arc::new(Snapshots(weak.clone())));
+        runtime::spawn(tell_losses(self.rpc.host().events(), weak)).detach();
     }
 
     /// Tells the host where a member can be dialled, unless it knows better.
@@ -163,6 +165,16 @@ impl Wire for RpcWire {
 
     fn is_connected(&self, peer: &PeerId) -> bool {
         self.rpc.host().is_connected(peer)
+    }
+}
+
+/// Tells consensus whose connection is gone, until either of them ends.
+async fn tell_losses(events: async_channel::Receiver<HostEvent>, consensus: WeakConsensus) {
+    while let Ok(event) = events.recv().await {
+        if let HostEvent::Disconnected(peer) = event {
+            let Some(consensus) = consensus.upgrade() else { return };
+            consensus.handle_lost(peer);
+        }
     }
 }
 

@@ -196,6 +196,11 @@ impl Sim {
         }
     }
 
+    /// Lets a peer notice that its connections to another one are gone.
+    pub fn lose(&mut self, peer: Peer, other: Peer) {
+        self.drive(peer, Some(Input::Lost(peer_id(other))));
+    }
+
     /// Lets a peer's disks fail from now on, or work again.
     pub fn fail_disk(&mut self, peer: Peer, failing: bool) {
         if let Some(node) = self.nodes.get_mut(&peer) {
