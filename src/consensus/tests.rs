@@ -145,6 +145,7 @@ impl Peer {
             addresses: Vec::new(),
             role: Role::Learner,
             version: String::new(),
+            witness: false,
         }
     }
 }

@@ -186,13 +186,11 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     let _ = members.consensus.set(consensus.clone());
     desk.is_member(&consensus, chosen).await;
 
-    let tracker = Tracker::start(
-        identity.peer_id(),
-        build::tracker(&config),
-        ipfs.clone(),
-        state.clone(),
-        consensus.events(),
-    );
+    let (me, how) = (identity.peer_id(), build::tracker(&config));
+    let tracker = match config.consensus.witness {
+        true => Tracker::idle(me, how, ipfs.clone(), state.clone()),
+        false => Tracker::start(me, how, ipfs.clone(), state.clone(), consensus.events()),
+    };
     let cluster = Cluster::start(Parts {
         me: identity.peer_id(),
         name: config.cluster.peername.clone(),
@@ -289,6 +287,9 @@ impl Peer {
             members.len()
         ));
         say(format_args!("  folder  {}", self.folder.path().display()));
+        if self.config.consensus.witness {
+            say("  role    witness: it votes and holds no content");
+        }
         if !api.is_empty() {
             say(format_args!("  API     {}", api.join(" ")));
         }
