@@ -62,6 +62,8 @@ pub enum Input {
     Propose {
         /// The proposal's id: the same for each retry.
         id: u64,
+        /// It is in no log at or below this index; `None` when its proposer does not say.
+        since: Option<u64>,
         /// The encoded command.
         data: Vec<u8>,
         /// Who waits.
@@ -258,13 +260,14 @@ impl Driver {
                 let verdict = self.outgoing.unreachable(id);
                 self.report_snapshot(id, verdict);
             }
-            Input::Propose { id, data, reply } => {
+            Input::Propose { id, since, data, reply } => {
                 if !self.leads() {
                     let _ = reply.try_send(Err(self.not_leader()));
-                } else if self.proposals.admit(id, reply, self.now + self.settings.commit_ticks)
-                    == Admission::New
-                {
-                    self.batch.push((id, data));
+                } else {
+                    let deadline = self.now + self.settings.commit_ticks;
+                    if self.proposals.admit(id, since, reply, deadline) == Admission::New {
+                        self.batch.push((id, data));
+                    }
                 }
             }
             Input::WaitApplied(index, reply) => self.wait_applied(index, reply),
@@ -488,10 +491,11 @@ pub(super) fn sorted(conf: &ConfState) -> ConfState {
 
 /// Fills the memory of proposal ids from the log, so that a retry that spans our restart is recognised.
 fn remember_tail(log: &dyn crate::store::LogStore, applied: u64, proposals: &mut Proposals) -> Result<()> {
-    /// Entries that are looked through at start: a few milliseconds.
+    /// Entries that are looked through at start, and all that are not applied: a few milliseconds.
     const TAIL: u64 = 2_048;
     let last = log.last_index();
-    let mut next = log.first_index().max(last.saturating_sub(TAIL) + 1);
+    let mut next = log.first_index().max(last.saturating_sub(TAIL).min(applied) + 1);
+    proposals.known_from(next);
     while next <= last {
         let entries = log.entries(next, last + 1, super::storage::MAX_READ_BYTES)?;
         let Some(end) = entries.last().map(|e| e.index) else {

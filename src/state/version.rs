@@ -25,6 +25,8 @@ pub const MEMBER_VERSIONS: u16 = 2;
 pub const REALLOCATE: u16 = 2;
 /// From this version on a member may be a witness.
 pub const WITNESS: u16 = 3;
+/// From this version on proposals say since when they may be in a log (see `consensus::proposals`).
+pub const PROPOSALS_SAY_SINCE: u16 = 3;
 
 /// Which releases speak which version: from this release (major, minor) on, until the next line. A release that
 /// is not out yet is above the last line and counts as that: it speaks whatever we do.

@@ -195,7 +195,7 @@ impl Driver {
         self.node.raft.mut_store().set_conf(conf);
         self.node.raft.mut_store().set_applied(applied);
         (self.applied, self.durable) = (applied, applied);
-        self.proposals.reset_log();
+        self.proposals.reset_log(applied.index);
         self.note_members();
         out.show_members(&self.members);
         out.emit(vec![Event::Replaced]);
