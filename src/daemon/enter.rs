@@ -12,6 +12,7 @@
 //! What must never happen: a second cluster made silently beside one that this peer was told of. Who is told of
 //! peers and finds none of them waits, and then ends with a sentence that says who is missing and why.
 
+use super::nearby::Nearby;
 use super::witness;
 use crate::cluster::founding::{read_record, Desk};
 use crate::cluster::{self, JoinRequest};
@@ -56,6 +57,8 @@ pub(super) struct Entry<'a> {
     pub desk: &'a Desk,
     /// From `--bootstrap` and from an invitation.
     pub told: &'a [Multiaddr],
+    /// Whom multicast discovery has heard of, where it listens.
+    pub around: Option<&'a Nearby>,
 }
 
 /// How the peer enters, and what its cluster was founded with, if that is known here.
@@ -163,6 +166,9 @@ impl Entry<'_> {
         }
         if self.config.consensus.witness {
             return Err(witness::not_alone());
+        }
+        if let Some(around) = self.around {
+            around.must_not_guess(self.desk, self.incarnation.raft_id).await?;
         }
         Ok(Start::Found.into())
     }

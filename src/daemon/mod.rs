@@ -12,6 +12,7 @@ mod files;
 mod fresh;
 mod import;
 mod legacy;
+mod nearby;
 mod notify;
 mod offline;
 mod reach;
