@@ -65,6 +65,9 @@ pub struct Init {
     /// key file of the private network
     #[argh(option)]
     pub swarm_key: Option<String>,
+    /// vote, hold no content
+    #[argh(switch)]
+    pub witness: bool,
     /// ask for the secret
     #[argh(switch)]
     pub custom_secret: bool,
@@ -117,6 +120,9 @@ pub struct Up {
     /// key file of the private network
     #[argh(option)]
     pub swarm_key: Option<String>,
+    /// vote, hold no content
+    #[argh(switch)]
+    pub witness: bool,
     /// leave when stopping
     #[argh(switch)]
     pub leave: bool,
@@ -137,6 +143,9 @@ pub struct Join {
     /// key file of the private network
     #[argh(option)]
     pub swarm_key: Option<String>,
+    /// vote, hold no content
+    #[argh(switch)]
+    pub witness: bool,
     /// leave when stopping
     #[argh(switch)]
     pub leave: bool,

@@ -407,6 +407,11 @@ const SWARM_KEY: Flag = Flag::value(
     "FILE",
     "swarm.key of the embedded node's private network; without it the key is made from the cluster's secret",
 );
+const WITNESS: Flag = Flag::switch(
+    "witness",
+    &[],
+    "a witness: it votes and holds no content, the third vote of a home with two boards",
+);
 
 const ADD: &[Flag] = &[
     Flag::switch("recursive", &["r"], "add folders with everything in them (pinfold: always)"),
@@ -449,6 +454,7 @@ pub const COMMANDS: &[Command] = &[
             Flag::value("datastore", &[], "NAME", "accepted for ipfs-cluster's scripts; pinfold has one store").hidden(),
             IPFS.or("embedded; kubo for ipfs-cluster-service"),
             SWARM_KEY,
+            WITNESS,
             Flag::switch("custom-secret", &["s"], "ask for the cluster secret instead of making one"),
             Flag::value("peers", &[], "ADDRESSES", "full addresses (comma list) of the other peers"),
             Flag::switch("force", &["f"], "overwrite the configuration without asking"),
@@ -473,6 +479,7 @@ pub const COMMANDS: &[Command] = &[
         .flags(&[
             IPFS.or("embedded"),
             SWARM_KEY,
+            WITNESS,
             Flag::switch("leave", &["x"], "leave the cluster when stopping").hidden(),
             Flag::switch("stats", &[], "accepted for ipfs-cluster's scripts; there are no Prometheus metrics yet").hidden(),
             INSECURE,
@@ -483,6 +490,7 @@ pub const COMMANDS: &[Command] = &[
         .flags(&[
             IPFS.or("embedded"),
             SWARM_KEY,
+            WITNESS,
             Flag::switch("leave", &["x"], "leave the cluster when stopping").hidden(),
             Flag::switch("stats", &[], "accepted for ipfs-cluster's scripts; there are no Prometheus metrics yet").hidden(),
         ]),

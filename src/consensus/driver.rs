@@ -407,6 +407,7 @@ impl Driver {
             self.tell_commits();
             self.hand_over();
             self.promote();
+            self.yield_office();
             let (start, install) = (self.settings.start_ticks, self.settings.install_ticks);
             let progress = self.node.raft.prs();
             let waits = |id| {
@@ -482,6 +483,7 @@ fn stranger(raft_id: RaftId, peer_id: PeerId) -> Member {
         addresses: Vec::new(),
         role: Role::Learner,
         version: String::new(),
+        witness: false,
     }
 }
 

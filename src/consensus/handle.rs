@@ -306,8 +306,10 @@ impl Consensus {
     /// Forwarded to the leader. Returns the cluster id.
     ///
     /// # Errors
-    /// [`Kind::Conflict`] when the Raft id is another peer's or was removed; otherwise as [`Consensus::propose`].
+    /// [`Kind::Conflict`] when the Raft id is another peer's or was removed; [`Kind::Unavailable`] for a record that
+    /// not every member could read; otherwise as [`Consensus::propose`].
     pub async fn add_member(&self, member: Member) -> Result<u64> {
+        self.check_version(member.needs())?;
         let record = member.encode();
         self.at_leader(|place, limit| {
             let (member, record) = (member.clone(), record.clone());
@@ -359,11 +361,12 @@ impl Consensus {
         }
     }
 
-    /// Keeps our replicated name, addresses and version fresh (proposes only on change).
+    /// Keeps our replicated name, addresses, version and whether we are a witness fresh (proposes only on change). What
+    /// the cluster version has no word for yet stays as it is.
     ///
     /// # Errors
     /// As [`Consensus::propose`]; [`Kind::Unavailable`] while we are no member.
-    pub async fn update_self(&self, addresses: Vec<Multiaddr>) -> Result<()> {
+    pub async fn update_self(&self, addresses: Vec<Multiaddr>, witness: bool) -> Result<()> {
         let members = self.inner.shared.members();
         let Some(known) = members.iter().find(|m| m.raft_id == self.inner.raft_id) else {
             return Err(Error::unavailable("this peer is not a member of the cluster yet"));
@@ -373,6 +376,9 @@ impl Consensus {
         new.addresses = addresses;
         if self.cluster_version() >= version::MEMBER_VERSIONS {
             new.version = crate::VERSION.to_owned();
+        }
+        if self.cluster_version() >= version::WITNESS {
+            new.witness = witness;
         }
         // As it would be stored: cut to the limits.
         let new = Member::decode(&new.encode())?;

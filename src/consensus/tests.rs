@@ -151,6 +151,7 @@ impl Peer {
             addresses: Vec::new(),
             role: Role::Learner,
             version: String::new(),
+            witness: false,
         }
     }
 }

@@ -406,6 +406,7 @@ mod tests {
             addresses: host.addresses(),
             role: Role::Learner,
             version: String::new(),
+            witness: false,
         };
         Peer { host, consensus, state, member }
     }
@@ -420,7 +421,7 @@ mod tests {
         block_on(async {
             let first = peer(1, Start::Found).await;
             first.consensus.wait_ready(LIMIT).await.unwrap();
-            first.consensus.update_self(first.host.addresses()).await.unwrap();
+            first.consensus.update_self(first.host.addresses(), false).await.unwrap();
             for n in 0..300 {
                 first.consensus.propose(pin(n)).await.unwrap();
             }

@@ -3,7 +3,7 @@
 use super::enter::{self, Entered, Entry};
 use super::signals::Stop;
 use super::upgrade::{self, Upgraded};
-use super::{build, files, fresh, legacy, notify, reach, say, DaemonOptions, RunMode, STOP_LIMIT};
+use super::{build, files, fresh, legacy, nearby, notify, reach, say, DaemonOptions, RunMode, STOP_LIMIT};
 use crate::api::{self, server::Server};
 use crate::cluster::founding::Desk;
 use crate::cluster::{Cluster, Parts};
@@ -116,6 +116,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
         RunMode::Join(_) => "join",
     };
     let lock = folder.lock(what)?;
+    let secret_is_new = options.mode == RunMode::Up && nearby::secret_is_new(&folder, &env);
     let invited = fresh::prepare(&folder, &options.mode, &options.fresh, &env)?;
     let (config, warnings) = Config::load(&folder, &env)?;
     for warning in warnings {
@@ -155,6 +156,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     let members = Arc::new(Members::default());
     let rpc = Rpc::start(host.clone(), members.clone())?;
     let desk = Desk::open(&rpc, &data);
+    let around = nearby::Nearby::listen(&host, &config, secret_is_new);
     let mut bootstrap = options.bootstrap.clone();
     bootstrap.extend(invited);
     let known = reach::known_addresses(&folder, &config, &bootstrap);
@@ -171,6 +173,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
         rpc: &rpc,
         desk: &desk,
         told: &bootstrap,
+        around: around.as_ref(),
     };
     let Entered { start: begin, chosen } = entry.decide().await?;
     let joined = matches!(begin, Start::Join { .. });
@@ -186,13 +189,11 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     let _ = members.consensus.set(consensus.clone());
     desk.is_member(&consensus, chosen).await;
 
-    let tracker = Tracker::start(
-        identity.peer_id(),
-        build::tracker(&config),
-        ipfs.clone(),
-        state.clone(),
-        consensus.events(),
-    );
+    let (me, how) = (identity.peer_id(), build::tracker(&config));
+    let tracker = match config.consensus.witness {
+        true => Tracker::idle(me, how, ipfs.clone(), state.clone()),
+        false => Tracker::start(me, how, ipfs.clone(), state.clone(), consensus.events()),
+    };
     let cluster = Cluster::start(Parts {
         me: identity.peer_id(),
         name: config.cluster.peername.clone(),
@@ -205,6 +206,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     });
     members.complete.store(true, Ordering::Release);
     runtime::spawn(reach::listen_to_discovery(host.clone(), consensus.clone())).detach();
+    runtime::spawn(nearby::tell(host.clone(), desk.clone(), consensus.clone())).detach();
     runtime::spawn(reach::knock(host.clone(), desk, consensus.downgrade(), known)).detach();
     let keep = reach::keep_peerstore(folder.clone(), identity.peer_id(), consensus.downgrade());
     runtime::spawn(keep).detach();
@@ -289,6 +291,9 @@ impl Peer {
             members.len()
         ));
         say(format_args!("  folder  {}", self.folder.path().display()));
+        if self.config.consensus.witness {
+            say("  role    witness: it votes and holds no content");
+        }
         if !api.is_empty() {
             say(format_args!("  API     {}", api.join(" ")));
         }

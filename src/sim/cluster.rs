@@ -454,6 +454,7 @@ impl Sim {
             addresses: Vec::new(),
             role: Role::Learner,
             version: String::new(),
+            witness: false,
         })
     }
 

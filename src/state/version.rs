@@ -23,12 +23,14 @@ pub const SPOKEN: u16 = 3;
 pub const MEMBER_VERSIONS: u16 = 2;
 /// From this version on pins may be moved by `Command::Reallocate`.
 pub const REALLOCATE: u16 = 2;
+/// From this version on a member may be a witness.
+pub const WITNESS: u16 = 3;
 /// From this version on proposals say since when they may be in a log (see `consensus::proposals`).
 pub const PROPOSALS_SAY_SINCE: u16 = 3;
 
 /// Which releases speak which version: from this release (major, minor) on, until the next line. A release that
 /// is not out yet is above the last line and counts as that: it speaks whatever we do.
-const RELEASES: [((u64, u64), u16); 3] = [((0, 1), FIRST), ((0, 2), 2), ((0, 3), SPOKEN)];
+const RELEASES: [((u64, u64), u16); 3] = [((0, 1), FIRST), ((0, 2), REALLOCATE), ((0, 3), SPOKEN)];
 
 /// What a release speaks at least, by its version (`0.2.1`, `0.3.0-rc1`): all that a joining peer tells of itself.
 /// What is no version speaks the first.
@@ -60,6 +62,7 @@ mod tests {
             ("0.2.0", 2),
             ("v0.2.0-rc1", 2),
             ("0.3.0", 3),
+            ("0.3.0-dev", 3),
             ("0.99.0+git", 3),
             ("7.0.0", 3),
             ("", 1),
@@ -71,6 +74,7 @@ mod tests {
             assert_eq!(spoken_by(release), speaks, "{release}");
         }
         assert_eq!(spoken_by(crate::VERSION), SPOKEN, "this release is missing in the table");
+        assert_eq!(first_release(REALLOCATE), "0.2.0 or newer");
         assert_eq!(first_release(SPOKEN), "0.3.0 or newer");
         assert_eq!(first_release(SPOKEN + 1), "a newer one");
     }
