@@ -36,6 +36,8 @@ const LEAST_RATE: f64 = 50.0;
 const EFFORT: usize = 2_000_000;
 /// How long the IPFS side may take to agree with the pins.
 const CONVERGENCE: Duration = Duration::from_secs(120);
+/// The first number of clients with CIDs of their own.
+const KEEPERS: u32 = 800;
 /// The first number of clients that read at the end.
 const LAST: u32 = 1_000;
 
@@ -164,6 +166,10 @@ fn run(name: &str, peers: usize, clients: usize, kills: usize) {
             let (load, dice) = (&load, dice.fork());
             scope.spawn(move || load.client(client as u32, client % peers, dice));
         }
+        for peer in 0..peers {
+            let load = &load;
+            scope.spawn(move || load.keeper(KEEPERS + peer as u32, peer));
+        }
         // Clients end whatever happens here, or the scope would wait for them for ever.
         let stop = StopAtEnd(&load);
         for (n, fault) in faults.iter().enumerate() {
@@ -226,7 +232,7 @@ fn run(name: &str, peers: usize, clients: usize, kills: usize) {
     assert!(rate >= LEAST_RATE, "only {rate:.0} operations per second");
     assert!(done.kills >= kills && done.hits * 3 >= done.kills, "{} of {} kills hit", done.hits, done.kills);
     assert!(done.leaders.len() > faults.len() / 5, "{} leaders in {} faults", done.leaders.len(), faults.len());
-    assert!(clear * 4 >= registers.len(), "{clear} clear outcomes of {}", registers.len());
+    assert!(clear * 2 >= registers.len(), "{clear} clear outcomes of {}", registers.len());
     assert!(done.woken > 0, "nobody read at a leader just woken");
 }
 
@@ -240,7 +246,7 @@ impl Drop for StopAtEnd<'_> {
 
 #[test]
 fn three_peers_under_every_fault_are_linearizable_and_lose_nothing() {
-    run("three peers", 3, 3, kills(2));
+    run("three peers", 3, 2, kills(2));
 }
 
 #[test]

@@ -11,6 +11,8 @@
 //! | 5xx, a cut connection, silence for [`PATIENCE`] | a write: perhaps, at any time from now on; a read: nothing |
 //! | anything else | an odd answer, which fails the run |
 //!
+//! Others, the keepers, have each CID for themselves, so that its end is known without any checker.
+//!
 //! Local reads promise less and are kept apart: what they show must have been written by somebody who had begun.
 //!
 //! Calls and answers are numbered by one counter, taken before the request is sent and after the answer was read, so
@@ -33,6 +35,8 @@ const OPERATIONS: usize = 60;
 pub const PATIENCE: Duration = Duration::from_secs(6);
 /// Between two tries of a client whose peer does not answer the door.
 const PAUSE: Duration = Duration::from_millis(20);
+/// Between two CIDs of a keeper.
+const KEEPER: Duration = Duration::from_millis(5);
 
 /// Where an API is served.
 #[derive(Clone)]
@@ -205,6 +209,20 @@ impl Load {
             if !self.perform(number, peer, &register, wish) {
                 std::thread::sleep(PAUSE);
             }
+        }
+    }
+
+    /// A client whose CIDs nobody else touches: it pins one, and unpins every other one again. What was acknowledged here
+    /// needs no checker: it must be so in the end.
+    pub fn keeper(&self, number: u32, peer: usize) {
+        for turn in 0_u64.. {
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            let register = self.another();
+            let pinned = self.perform(number, peer, &register, Wish::Pin);
+            let done = pinned && (turn % 2 == 0 || self.perform(number, peer, &register, Wish::Unpin));
+            std::thread::sleep(if done { KEEPER } else { PAUSE });
         }
     }
 

@@ -12,7 +12,7 @@
 //! survive a power cut is another test's subject.
 
 use crate::dice::Dice;
-use crate::history::{Door, Load, Wish};
+use crate::history::{Door, Load, Silence, Wish};
 use crate::support::boards::{self, Boards};
 use crate::support::cluster::{is_root, Peer, SECRET};
 use crate::support::disk::SmallDisk;
@@ -360,7 +360,9 @@ impl Arena {
             wait_for(&format!("a strong read at p{} after {fault:?}", n + 1), RECOVERY, || {
                 match door.ask("GET", "/id?consistency=strong", RECOVERY) {
                     Ok(answer) if answer.status == 200 => Ok(()),
-                    other => Err(format!("{other:?}\n{}", self.report())),
+                    Ok(answer) => Err(format!("{}\n{}", answer.text(), self.report())),
+                    Err(Silence::Cut(why)) => Err(format!("{why}\n{}", self.report())),
+                    Err(Silence::Closed) => Err(format!("nobody there\n{}", self.report())),
                 }
             });
         }
