@@ -248,34 +248,40 @@ fn never_two_initial_configurations_whatever_the_network_and_the_power_do() {
     let base: u64 = std::env::var("PINFOLD_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
     let mut decided = 0;
     for seed in base..base + 150 {
-        let mut rng = Rng(seed);
-        let n = 2 + rng.below(6) as usize;
-        let mut world = World::new(n, seed);
-        world.loss = 10 + rng.below(40);
-        world.crashes = rng.below(10);
-        world.blind = [0, 50, 95, 100][rng.below(4) as usize];
-        for _ in 0..rng.below(20) {
-            for i in 0..n {
-                match (world.nodes[i].alive.is_some(), rng.below(10)) {
-                    (false, 0..=5) => world.start(i),
-                    (true, 0..=2) => world.crash(i),
-                    _ => {}
-                }
-            }
-            world.run(500 + rng.below(4_000));
-            world.check(seed);
-        }
-        decided += usize::from(world.decided().next().is_some());
-        // The storm is over: in the end everybody knows.
-        (world.loss, world.crashes, world.blind) = (0, 0, 0);
-        for i in (0..n).filter(|i| world.nodes[*i].alive.is_none()).collect::<Vec<_>>() {
-            world.start(i);
-        }
-        world.run(60_000);
-        world.check(seed);
-        assert_eq!(world.chosen().len(), 2 * n, "seed {seed}: not everybody knows what was chosen");
+        decided += usize::from(storm(seed));
     }
     assert!(decided > 25, "{decided} of 150 runs decided in the storm: it is too rough to show anything");
+}
+
+/// One run of the test above; whether something was decided in the storm. Panics at what must not be.
+pub(crate) fn storm(seed: u64) -> bool {
+    let mut rng = Rng(seed);
+    let n = 2 + rng.below(6) as usize;
+    let mut world = World::new(n, seed);
+    world.loss = 10 + rng.below(40);
+    world.crashes = rng.below(10);
+    world.blind = [0, 50, 95, 100][rng.below(4) as usize];
+    for _ in 0..rng.below(20) {
+        for i in 0..n {
+            match (world.nodes[i].alive.is_some(), rng.below(10)) {
+                (false, 0..=5) => world.start(i),
+                (true, 0..=2) => world.crash(i),
+                _ => {}
+            }
+        }
+        world.run(500 + rng.below(4_000));
+        world.check(seed);
+    }
+    let decided = world.decided().next().is_some();
+    // The storm is over: in the end everybody knows.
+    (world.loss, world.crashes, world.blind) = (0, 0, 0);
+    for i in (0..n).filter(|i| world.nodes[*i].alive.is_none()).collect::<Vec<_>>() {
+        world.start(i);
+    }
+    world.run(60_000);
+    world.check(seed);
+    assert_eq!(world.chosen().len(), 2 * n, "seed {seed}: not everybody knows what was chosen");
+    decided
 }
 
 impl World {
@@ -369,15 +375,21 @@ fn no_order_of_ballots_chooses_two_values() {
     let base: u64 = std::env::var("PINFOLD_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
     let mut decided = 0;
     for seed in base..base + 300 {
-        let mut world = World::new(3 + 2 * (seed % 2) as usize, seed);
-        world.crashes = 4;
-        for _ in 0..400 {
-            world.happen();
-        }
-        world.check(seed);
-        decided += usize::from(world.decided().next().is_some());
+        decided += usize::from(disorder(seed));
     }
     assert!(decided > 50, "{decided} of 300 runs decided anything");
+}
+
+/// One run of the test above; whether something was decided. Panics at what must not be.
+pub(crate) fn disorder(seed: u64) -> bool {
+    let mut world = World::new(3 + 2 * (seed % 2) as usize, seed);
+    world.crashes = 4;
+    for _ in 0..400 {
+        world.happen();
+    }
+    world.check(seed);
+    let decided = world.decided().next().is_some();
+    decided
 }
 
 #[test]
