@@ -27,7 +27,7 @@ pub mod log;
 pub mod monitor;
 pub mod net;
 pub mod password;
-pub(crate) mod planted;
+pub mod planted;
 pub mod runtime;
 pub mod sim;
 pub mod state;

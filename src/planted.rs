@@ -4,7 +4,7 @@
 //! cost a pin, whether just that mistake is to be made ([`is`]). In the program that ships the answer is the
 //! constant *no* and the compiler leaves nothing of the question; with the feature `planted`, which only the tests
 //! set and which no optimised release can have (see the end of this page), the answer is what [`with`] says for the
-//! present thread. `planted/tests.rs` plants one after the other, lets the simulator and the other random tests run
+//! present thread. `tests/planted.rs` plants one after the other, lets the simulator and the other random tests run
 //! on them, and prints after how many seeds each was found. One that is not found fails the build: it is a hole in
 //! the checks.
 //!
@@ -16,22 +16,22 @@ macro_rules! bugs {
     ($($(#[doc = $line:literal])+ $name:ident,)+) => {
         /// One mistake. The sentence says what the code then does.
         #[derive(Clone, Copy, PartialEq, Eq)]
-        pub(crate) enum Bug {
+        pub enum Bug {
             $($(#[doc = $line])+ $name,)+
         }
 
-        #[cfg(all(feature = "planted", test))]
+        #[cfg(feature = "planted")]
         impl Bug {
             /// All of them.
-            pub(crate) const ALL: &'static [Bug] = &[$(Bug::$name),+];
+            pub const ALL: &'static [Bug] = &[$(Bug::$name),+];
 
             /// Its name, as it is written in the code.
-            pub(crate) fn name(self) -> &'static str {
+            pub fn name(self) -> &'static str {
                 match self { $(Bug::$name => stringify!($name),)+ }
             }
 
             /// What the code then does.
-            pub(crate) fn sentence(self) -> &'static str {
+            pub fn sentence(self) -> &'static str {
                 match self { $(Bug::$name => concat!($($line),+).trim(),)+ }
             }
         }
@@ -123,7 +123,7 @@ bugs! {
 /// Whether this bug is to be made here.
 #[cfg(not(feature = "planted"))]
 #[inline(always)]
-pub(crate) const fn is(_: Bug) -> bool {
+pub const fn is(_: Bug) -> bool {
     false
 }
 
@@ -138,13 +138,12 @@ mod planting {
     }
 
     /// Whether this bug is to be made here.
-    pub(crate) fn is(bug: Bug) -> bool {
+    pub fn is(bug: Bug) -> bool {
         HERE.get() == Some(bug)
     }
 
     /// Does something with a bug planted, or with none.
-    #[cfg(test)]
-    pub(crate) fn with<T>(bug: Option<Bug>, work: impl FnOnce() -> T) -> T {
+    pub fn with<T>(bug: Option<Bug>, work: impl FnOnce() -> T) -> T {
         struct Pull;
         impl Drop for Pull {
             fn drop(&mut self) {
@@ -158,12 +157,7 @@ mod planting {
 }
 
 #[cfg(feature = "planted")]
-pub(crate) use planting::is;
-#[cfg(all(feature = "planted", test))]
-pub(crate) use planting::with;
+pub use planting::{is, with};
 
 #[cfg(all(feature = "planted", not(debug_assertions)))]
 compile_error!("the feature `planted` puts bugs into the program on purpose: a release cannot have it");
-
-#[cfg(all(feature = "planted", test))]
-mod tests;

@@ -25,7 +25,7 @@
 mod plan;
 mod restart;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 pub use plan::{majority, Ballot, Founder, Plan, Record, FORMAT, MAX_LISTED};
 pub use restart::Restart;

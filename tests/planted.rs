@@ -1,12 +1,13 @@
 //! Plants each bug in turn and lets the random tests run on it until one of them finds it.
 //!
-//! `cargo test --features planted --lib planted -- --nocapture` prints the table of docs/reliability.md: after how
+//! `cargo test --features planted --test planted -- --nocapture` prints the table of docs/reliability.md: after how
 //! many seeds each bug was found, from several starting points, and what was said. It fails when a bug is not found
 //! within the limit, and when a seed that found one fails without it too (then the check cries wolf).
-//! `PINFOLD_PLANTED=Name` looks at one bug alone; `PINFOLD_SEED=n` starts elsewhere.
+//! `PINFOLD_PLANTED=Name,Other` looks at these alone; `PINFOLD_SEED=n` starts elsewhere; `PINFOLD_LIMIT=n` gives up
+//! earlier or later.
 
-use super::{with, Bug};
-use crate::consensus::founding;
+use pinfold::planted::{with, Bug};
+use pinfold::sim::{chaos, founding};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -42,7 +43,7 @@ impl Detector {
 
     fn limit(self) -> u64 {
         match self {
-            Detector::Simulator => LIMIT,
+            Detector::Simulator => number("PINFOLD_LIMIT").unwrap_or(LIMIT),
             Detector::Founding => FOUNDING_LIMIT,
         }
     }
@@ -50,15 +51,9 @@ impl Detector {
     /// Runs one seed; what was found, if anything. A panic of raft-rs or of an assertion is a finding too.
     fn run(self, bug: Option<Bug>, seed: u64) -> Option<String> {
         let work = || match self {
-            Detector::Simulator => crate::sim::chaos::run(seed).err(),
-            Detector::Founding => {
-                if seed % 2 == 0 {
-                    founding::tests::disorder(seed);
-                } else {
-                    founding::tests::storm(seed);
-                }
-                None
-            }
+            Detector::Simulator => chaos::run(seed).err(),
+            Detector::Founding if seed % 2 == 0 => founding::disorder(seed).err(),
+            Detector::Founding => founding::storm(seed).err(),
         };
         match catch_unwind(AssertUnwindSafe(|| with(bug, work))) {
             Ok(found) => found,
@@ -120,12 +115,17 @@ impl Row {
     }
 }
 
+/// A number from the environment.
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
 #[test]
 fn every_planted_bug_is_found() {
     let only = std::env::var("PINFOLD_PLANTED").ok();
-    let base: u64 = std::env::var("PINFOLD_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
+    let base = number("PINFOLD_SEED").unwrap_or(1);
     let bugs: Vec<Bug> =
-        Bug::ALL.iter().copied().filter(|b| only.as_ref().is_none_or(|o| o == b.name())).collect();
+        Bug::ALL.iter().copied().filter(|b| only.as_ref().is_none_or(|o| o.split(',').any(|o| o == b.name()))).collect();
     assert!(!bugs.is_empty(), "no bug has the name that PINFOLD_PLANTED gives");
     // What panics here is caught and counted; its words are in the table.
     std::panic::set_hook(Box::new(|_| ()));
