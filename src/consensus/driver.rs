@@ -29,6 +29,7 @@ use super::snapshot::{ConfHistory, Fetched, Incoming, Outgoing, SnapshotRequest}
 use super::storage::{Disk, Failure};
 use super::{settings::Settings, Status};
 use crate::error::{Error, Kind, Result};
+use crate::planted::{self, Bug};
 use crate::state::{Applied, Event, Machine, Member, RaftId, Role};
 use crate::store::{LogBatch, StateStore};
 use candidacy::Candidacy;
@@ -216,25 +217,48 @@ impl Driver {
         self.propose_commands();
         self.propose_membership();
         if let Some(name) = self.reads.ask(self.now) {
+            if planted::is(Bug::ReadWithoutQuorum) && self.leads() {
+                self.reads.confirm(&name, self.node.raft.raft_log.committed);
+            }
             self.node.read_index(name);
+        }
+        if planted::is(Bug::OldTermCommitted) && self.leads() {
+            let copied = self.node.raft.mut_prs().maximal_committed_index().0;
+            self.node.raft.raft_log.commit_to(copied);
         }
         while self.node.has_ready() {
             let mut ready = self.node.ready();
             // 1. A leader's messages leave first: its followers' disks work while ours does.
             self.send(ready.take_messages(), out);
+            if planted::is(Bug::AnswersBeforeFlush) {
+                self.send(ready.take_persisted_messages(), out);
+            }
             // 2. What was received or proposed becomes durable, in one commit. A snapshot's content is installed
             //    before the log forgets what it replaces. A commit index alone is not worth a flush.
             let mut batch = LogBatch { entries: ready.take_entries(), ..LogBatch::default() };
             if !ready.snapshot().is_empty() {
                 batch.reset_to = Some(self.install(ready.snapshot(), out)?);
             }
+            let mut late = LogBatch::default();
             if ready.must_sync() {
                 batch.hard_state = Some(ready.hs().cloned().unwrap_or_else(|| self.node.raft.hard_state()));
+                if planted::is(Bug::HardStateAfterAnswers) {
+                    late.hard_state = batch.hard_state.take();
+                }
+                if planted::is(Bug::VoteNotFlushed) {
+                    batch.hard_state.iter_mut().for_each(|hard| hard.vote = raft::INVALID_ID);
+                }
                 self.proposals.logged(&batch.entries);
+                if planted::is(Bug::ConfChangeAtAppend) {
+                    self.count_changes(&batch.entries)?;
+                }
                 self.node.raft.mut_store().append(batch)?;
             }
             // 3. Votes and acknowledgements leave only now: what they promise is kept.
             self.send(ready.take_persisted_messages(), out);
+            if planted::is(Bug::HardStateAfterAnswers) {
+                self.node.raft.mut_store().append(late)?;
+            }
             for read in ready.take_read_states() {
                 self.reads.confirm(&read.request_ctx, read.index);
             }
@@ -469,6 +493,9 @@ impl Driver {
                 self.flushing = true;
                 self.dirty_since = self.now;
                 out.flush();
+                if planted::is(Bug::FlushCountedEarly) {
+                    self.durable = self.applied;
+                }
             }
         }
     }
@@ -491,6 +518,9 @@ fn stranger(raft_id: RaftId, peer_id: PeerId) -> Member {
 /// configurations must be equal bytes in the replicated state.
 pub(super) fn sorted(conf: &ConfState) -> ConfState {
     let mut conf = conf.clone();
+    if planted::is(Bug::HashOrder) {
+        return conf;
+    }
     for list in [&mut conf.voters, &mut conf.learners, &mut conf.voters_outgoing, &mut conf.learners_next] {
         list.sort_unstable();
     }

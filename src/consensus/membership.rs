@@ -24,6 +24,7 @@
 use super::message::{put_bytes, put_u64, Reader, MAX_CONTEXT_BYTES};
 use super::proposals::{ProposalId, Reply};
 use crate::error::{Error, Result};
+use crate::planted::{self, Bug};
 use crate::state::{Member, MemberChange, RaftId, Role};
 use libp2p::PeerId;
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2};
@@ -82,7 +83,9 @@ pub fn decode_change(context: &[u8]) -> Result<(ProposalId, MemberChange)> {
 /// What raft-rs must do for a change.
 pub fn conf_change(change: &MemberChange) -> ConfChangeV2 {
     let (kind, node_id) = match change {
-        MemberChange::Put(m) if m.role == Role::Voter => (ConfChangeType::AddNode, m.raft_id),
+        MemberChange::Put(m) if m.role == Role::Voter || planted::is(Bug::LearnerCounts) => {
+            (ConfChangeType::AddNode, m.raft_id)
+        }
         MemberChange::Put(m) => (ConfChangeType::AddLearnerNode, m.raft_id),
         MemberChange::SetRole(id, Role::Voter) => (ConfChangeType::AddNode, *id),
         MemberChange::SetRole(id, Role::Learner) => (ConfChangeType::AddLearnerNode, *id),
@@ -127,7 +130,9 @@ pub fn plan_add(members: &[Member], removed: bool, leader: RaftId, new: Member) 
                 new.peer_id
             )));
         }
-        steps.push(MemberChange::Remove(old.raft_id));
+        if !planted::is(Bug::OldIdStays) {
+            steps.push(MemberChange::Remove(old.raft_id));
+        }
     }
     steps.push(MemberChange::Put(Member { role: Role::Learner, ..new }));
     Ok(steps)

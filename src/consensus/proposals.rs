@@ -17,6 +17,7 @@
 //! Deadlines are in ticks, so that the simulator's clock rules them too.
 
 use crate::error::{Error, Result};
+use crate::planted::{self, Bug};
 use crate::state::Outcome;
 use raft::eraftpb::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -128,6 +129,10 @@ impl Proposals {
         }
         for entry in entries {
             if let Some(id) = id_of(&entry.context) {
+                if planted::is(Bug::AnsweredBeforeCommit) {
+                    let early = Ok(Committed { outcome: Outcome::Done, index: entry.index });
+                    self.waiting.remove(&id).into_iter().for_each(|waiting| answer(waiting, &early));
+                }
                 self.in_log.insert(id, entry.index);
                 self.log_order.push_back((entry.index, id));
             }

@@ -14,6 +14,7 @@ pub mod chaos;
 mod check;
 mod client;
 mod cluster;
+pub mod founding;
 mod network;
 
 pub use client::{Answer, Request, Ticket};
