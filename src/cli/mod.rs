@@ -35,6 +35,7 @@ mod dot;
 mod get;
 mod local;
 mod moves;
+mod recover;
 mod secrets;
 mod upload;
 

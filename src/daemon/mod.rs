@@ -15,12 +15,14 @@ mod legacy;
 mod notify;
 mod offline;
 mod reach;
+mod recover;
 mod run;
 mod signals;
 mod upgrade;
 
 pub use import::{state_import, ImportOverrides, Imported};
 pub use offline::{invite, state_cleanup, state_export};
+pub use recover::{look, majority_of, state_recover, Done, Look, Offer};
 pub use run::run;
 pub use upgrade::{state_upgrade, Upgraded};
 
