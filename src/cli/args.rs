@@ -240,6 +240,23 @@ pub struct StateUpgrade {
     pub yes: bool,
 }
 
+/// `state recover`
+#[derive(FromArgs, Clone, Debug, Default, PartialEq)]
+pub struct StateRecover {
+    /// change nothing
+    #[argh(switch)]
+    pub look: bool,
+    /// although others answer
+    #[argh(switch)]
+    pub force: bool,
+    /// do not ask
+    #[argh(switch)]
+    pub yes: bool,
+    /// further folders to look at
+    #[argh(positional)]
+    pub folders: Vec<String>,
+}
+
 /// Commands without flags and with at most one argument.
 #[derive(FromArgs, Clone, Debug, Default, PartialEq)]
 pub struct One {
@@ -567,6 +584,7 @@ pub enum Parsed {
     ConfigCheck,
     ConfigKeys(ConfigKeys),
     StateUpgrade(StateUpgrade),
+    StateRecover(StateRecover),
     Version,
     PeerVersion,
     Id,
@@ -620,6 +638,7 @@ pub fn parse(words: &Words) -> Result<(Globals, Parsed), Failure> {
         Cmd::ConfigCheck => Parsed::ConfigCheck,
         Cmd::ConfigKeys => Parsed::ConfigKeys(typed(&name, own)?),
         Cmd::StateUpgrade => Parsed::StateUpgrade(typed(&name, own)?),
+        Cmd::StateRecover => Parsed::StateRecover(typed(&name, own)?),
         Cmd::Version => Parsed::Version,
         Cmd::PeerVersion => Parsed::PeerVersion,
         Cmd::Id => Parsed::Id,

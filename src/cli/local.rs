@@ -88,6 +88,9 @@ pub fn run(face: Face, globals: &Globals, command: Parsed, encoding: Encoding) -
         Parsed::ConfigCheck => super::config::check(&folder),
         Parsed::ConfigKeys(args) => super::config::explain(args.prefix.as_deref(), args.markdown),
         Parsed::StateUpgrade(args) => state_upgrade(&folder, args.force || args.yes || globals.force),
+        Parsed::StateRecover(args) => {
+            super::recover::run(&folder, args.yes, args.force, args.look, &args.folders, encoding)
+        }
         other => Err(Failure::Usage(format!("{other:?} is not a command for this machine"))),
     }
 }
@@ -370,7 +373,7 @@ fn ask(question: &str) -> Outcome<Option<String>> {
 }
 
 /// A yes-or-no question; anything but a yes is a no in the end.
-fn yes(question: &str) -> Outcome<bool> {
+pub(super) fn yes(question: &str) -> Outcome<bool> {
     for _ in 0..ATTEMPTS {
         match ask(&format!("{question} "))?.map(|a| a.to_lowercase()).as_deref() {
             Some("y" | "yes") => return Ok(true),

@@ -36,6 +36,7 @@ mod get;
 mod import;
 mod local;
 mod moves;
+mod recover;
 mod secrets;
 mod upload;
 

@@ -71,6 +71,7 @@ pub enum Cmd {
     ConfigCheck,
     ConfigKeys,
     StateUpgrade,
+    StateRecover,
     Version,
     PeerVersion,
     Id,
@@ -543,6 +544,18 @@ pub const COMMANDS: &[Command] = &[
                  it again, also after a power cut, does no harm.",
             )
             .flags(&[FORCE, Flag::switch("yes", &["y"], "do not ask")]),
+        command(Cmd::StateRecover, "recover", Faces::P, Side::Local, "Makes a cluster of one of a survivor, when the majority is lost for good")
+            .args("[FOLDER...]", 0, ANY)
+            .details(
+                "Says what this peer has, explains, and asks. The data from before is kept beside the new. Refuses while another \
+                 member answers. With --look it only shows what this peer has, and the peers of the FOLDERs, to find the best \
+                 survivor.",
+            )
+            .flags(&[
+                Flag::switch("look", &["l"], "only show what there is to recover, and change nothing"),
+                Flag::switch("force", &["f"], "give members up although something answers at their addresses"),
+                Flag::switch("yes", &["y"], "do not ask"),
+            ]),
     ]),
     group("config", Faces::P, Side::Local, "Checks, explains and upgrades the configuration", &[
         command(Cmd::ConfigUpgrade, "upgrade", Faces::P, Side::Local, "Writes today's service.json from one of any age")

@@ -20,6 +20,9 @@ mod commands;
 mod members;
 mod messages;
 mod office;
+mod superseded;
+
+pub use superseded::Superseded;
 
 use super::membership::Queue;
 use super::message::{Body, Frame};
@@ -135,6 +138,8 @@ pub struct Driver {
     rolls: u64,
     own_ids: u64,
     removed: bool,
+    /// What this peer was told of a recovery of its cluster without it.
+    superseded: Option<Superseded>,
     heard: u64,
     office: Office,
     candidacy: Option<Candidacy>,
@@ -190,6 +195,7 @@ impl Driver {
             fetched: None,
             rolls: 0,
             removed: false,
+            superseded: None,
             heard: 0,
             office: Office::default(),
             candidacy: None,
@@ -346,6 +352,7 @@ impl Driver {
             applied: self.applied.index,
             cluster_version: self.machine.cluster_version(),
             removed: self.is_removed(),
+            superseded: self.superseded,
             failed: None,
         }
     }
@@ -386,7 +393,9 @@ impl Driver {
     }
 
     fn is_removed(&self) -> bool {
-        self.removed || self.machine.is_removed(self.settings.raft_id)
+        self.removed
+            || self.superseded.is_some_and(|news| news.covered)
+            || self.machine.is_removed(self.settings.raft_id)
     }
 
     fn not_leader(&self) -> Error {

@@ -14,7 +14,7 @@ use super::wire::{MemberRequest, MemberRequestKind, ProposeAnswer, ProposeReques
 use super::{bootstrap, message, ConsensusConfig, Start, Status};
 use crate::error::{Error, Kind, Result};
 use crate::runtime;
-use crate::state::{version, Command, Event, Member, Outcome, RaftId, Role};
+use crate::state::{recoveries, version, Command, Event, Member, Outcome, RaftId, Role};
 use crate::store::{LogStore, StateStore};
 use libp2p::{Multiaddr, PeerId};
 use std::future::Future;
@@ -432,7 +432,12 @@ impl Consensus {
     /// When it is malformed, of another cluster, or consensus has ended.
     pub fn handle_frame(&self, from: PeerId, frame: &[u8]) -> Result<()> {
         let frame = message::decode(frame)?;
-        self.same_cluster(frame.cluster_id, &from)?;
+        if let Err(error) = self.same_cluster(frame.cluster_id, &from) {
+            // A member of the cluster that ours was recovered from is told so, by the driver.
+            if !recoveries(&*self.inner.state)?.iter().any(|r| r.from == frame.cluster_id) {
+                return Err(error);
+            }
+        }
         match self.inner.inbox.try_send(Mail::Input(Input::Frame(from, frame))) {
             Err(mpsc::TrySendError::Disconnected(_)) => Err(self.ended()),
             // Full: the network loses messages, Raft repeats them.

@@ -16,6 +16,7 @@ mod nearby;
 mod notify;
 mod offline;
 mod reach;
+mod recover;
 mod run;
 mod signals;
 mod upgrade;
@@ -23,6 +24,7 @@ mod witness;
 
 pub use import::{state_import, ImportOverrides, Imported};
 pub use offline::{invite, state_cleanup, state_export};
+pub use recover::{look, majority_of, state_recover, Done, Look, Offer};
 pub use run::run;
 pub use upgrade::{state_upgrade, Upgraded};
 

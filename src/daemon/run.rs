@@ -37,6 +37,8 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(30);
 enum Ending {
     Signal(String),
     Removed,
+    /// The cluster was recovered without this peer, under this id, and has all that this peer knows.
+    Superseded(u64),
     Failed(String),
 }
 
@@ -313,6 +315,9 @@ impl Peer {
                 if let Some(reason) = status.failed {
                     return Ending::Failed(reason);
                 }
+                if let Some(news) = status.superseded.filter(|news| news.covered) {
+                    return Ending::Superseded(news.into);
+                }
                 if status.removed {
                     return Ending::Removed;
                 }
@@ -329,10 +334,13 @@ impl Peer {
             Ending::Removed => {
                 log::warn!(target: "service", "this peer was removed from the cluster: stopping")
             }
+            Ending::Superseded(into) => {
+                log::warn!(target: "service", "the cluster was recovered without this peer, as {into:016x}: stopping")
+            }
             Ending::Failed(reason) => log::error!(target: "service", "stopping: {reason}"),
         }
         let alive = matches!(ending, Ending::Signal(_));
-        let mut left = matches!(ending, Ending::Removed);
+        let mut left = matches!(ending, Ending::Removed | Ending::Superseded(_));
         if alive && (leave || self.config.cluster.leave_on_shutdown) {
             match Box::pin(runtime::timeout(LEAVE_LIMIT, "leaving the cluster", self.cluster.leave())).await {
                 Ok(gone) => left = gone,
@@ -395,6 +403,10 @@ impl Peer {
             Ending::Removed => Err(Error::conflict(
                 "this peer was removed from the cluster; its data was put aside, `pinfold join` with a new token lets it back in",
             )),
+            // The peerstore stays: it is the way into the recovered cluster.
+            Ending::Superseded(into) => Err(Error::conflict(format!(
+                "the cluster lost its majority and was recovered without this peer, as {into:016x}; all that this peer knew is in it, and its data was put aside (raft.old.0): start it again, and it joins as a new member with the content that it has"
+            ))),
             _ => Ok(()),
         }
     }

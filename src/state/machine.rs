@@ -21,6 +21,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+mod recover;
+
+pub use recover::{recoveries, Recovery};
+
 /// Key of the digest in [`Table::Meta`].
 pub(super) const DIGEST_KEY: &[u8] = b"digest";
 /// Key of the Raft configuration in [`Table::Meta`].

@@ -48,7 +48,14 @@ impl Driver {
     /// speak for a Raft id that is known to be another peer's. Ids that we do not know are heard, because
     /// a peer that was away does not know the leader that was added meanwhile, and a joiner knows nobody.
     pub(super) fn receive(&mut self, sender: PeerId, frame: Frame, out: &mut dyn Outlet) -> Result<()> {
-        if frame.cluster_id != self.settings.cluster_id || frame.to != self.settings.raft_id {
+        if frame.cluster_id != self.settings.cluster_id {
+            // Never an answer to an answer.
+            if !matches!(frame.body, Body::Recovered { .. }) {
+                self.tell_recovered(sender, frame.cluster_id, (frame.from, frame.to), out)?;
+            }
+            return Ok(());
+        }
+        if frame.to != self.settings.raft_id {
             return Ok(());
         }
         let from = frame.from;
@@ -76,6 +83,12 @@ impl Driver {
                 }
             }
             Body::AmIRemoved => (),
+            // A stranger has no say in this.
+            Body::Recovered { into, upto } => {
+                if self.members.contains_key(&from) {
+                    self.hear_recovered(sender, into, upto)?;
+                }
+            }
             Body::Messages(messages) if !self.is_removed() => {
                 for message in messages {
                     self.step(message, out)?;
