@@ -22,6 +22,9 @@ pub mod consensus;
 pub mod daemon;
 pub mod doctor;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+#[path = "../tests/fuzz/targets/mod.rs"]
+pub mod fuzz;
 pub mod ipfs;
 pub mod log;
 pub mod monitor;

@@ -8,6 +8,10 @@
 //!
 //! After an error of the disk the log refuses everything: what is on disk is known only after opening again.
 
+#[cfg(any(test, fuzzing))]
+#[path = "../../../tests/fuzz/targets/log_entries.rs"]
+pub(crate) mod fuzz;
+
 use super::env::Environment;
 use super::space::Space;
 use super::{check_format, Options};

@@ -7,7 +7,7 @@
 
 mod env;
 mod generation;
-mod log;
+pub(crate) mod log;
 mod migrate;
 mod space;
 mod state;
