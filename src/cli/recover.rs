@@ -26,7 +26,9 @@ pub(super) fn run(
         return show(folder, others, encoding);
     }
     if !others.is_empty() {
-        return Err(Failure::Usage("folders are compared with --look; what is recovered is the folder of -c".into()));
+        return Err(Failure::Usage(
+            "folders are compared with --look; what is recovered is the folder of -c".into(),
+        ));
     }
     if !agreed && !std::io::stdin().is_terminal() {
         return Err(Failure::Local(Error::invalid(

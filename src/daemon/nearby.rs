@@ -88,7 +88,9 @@ impl Nearby {
             return Ok(());
         }
         let named = found.iter().take(2).map(|(cluster, (peer, address))| {
-            let at = address.clone().map_or_else(|| format!("/p2p/{peer}"), |a| a.with(Protocol::P2p(*peer)).to_string());
+            let at = address
+                .clone()
+                .map_or_else(|| format!("/p2p/{peer}"), |a| a.with(Protocol::P2p(*peer)).to_string());
             format!("{cluster:016x} (of {at})")
         });
         let named: Vec<String> = named.collect();

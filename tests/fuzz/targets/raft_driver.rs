@@ -79,6 +79,7 @@ fn members() -> Vec<Member> {
         addresses: Vec::new(),
         role: Role::Voter,
         version: String::new(),
+        witness: false,
     };
     identities().iter().enumerate().map(member).collect()
 }
@@ -346,8 +347,9 @@ pub(super) fn driver(data: &[u8]) {
             0 => cluster.tick(1 + input.below(12)),
             1 => {
                 let (reply, _) = async_channel::bounded(1);
+                let since = input.flag().then(|| input.number());
                 let (id, data) = (input.number(), command(&mut input));
-                cluster.drive(to, Event::Propose { id, data, reply });
+                cluster.drive(to, Event::Propose { id, since, data, reply });
             }
             2 => {
                 let bytes = input.bytes().to_vec();
