@@ -21,6 +21,7 @@ pub mod config;
 pub mod consensus;
 pub mod daemon;
 pub mod doctor;
+pub(crate) mod durable;
 pub mod error;
 pub mod ipfs;
 pub mod log;

@@ -148,13 +148,15 @@ impl<C: Contract> Search<'_, C> {
             return Err(broken(format!("{}: nothing was recorded", self.name)));
         }
         let random = (self.images.saturating_sub(sure) / open).max(2) as usize;
+        // More moments than images are wanted: then not every moment.
+        let skip = ((sure + 2 * open) / self.images.max(1)).max(1);
         let seen = Mutex::new(HashSet::new());
         let stop = AtomicBool::new(false);
         let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let mut report = Report { writes: disk.writes, flushes: disk.flushes, ..Report::default() };
         let mut failure: Option<Box<Failure>> = None;
         std::thread::scope(|scope| {
-            let work = |worker| self.work(worker, workers, random, &seen, &stop);
+            let work = |worker| self.work(worker, workers, (random, skip), &seen, &stop);
             let threads: Vec<_> = (0..workers).map(|n| scope.spawn(move || work(n))).collect();
             for thread in threads {
                 let (part, broken) = thread.join().expect("a worker");
@@ -176,7 +178,7 @@ impl<C: Contract> Search<'_, C> {
         &self,
         worker: usize,
         workers: usize,
-        random: usize,
+        (random, skip): (usize, u64),
         seen: &Mutex<HashSet<(u64, u64)>>,
         stop: &AtomicBool,
     ) -> (Report, Option<Box<Failure>>) {
@@ -192,7 +194,8 @@ impl<C: Contract> Search<'_, C> {
                 self.contract.note(&mut known, mark);
             }
             let here = self.only.map_or(point % workers == worker, |(p, _)| p == point && worker == 0);
-            if !worth(event) || !here {
+            let skipped = self.only.is_none() && !Random::new(self.seed ^ point as u64).one_in(skip);
+            if !worth(event) || !here || skipped {
                 continue;
             }
             report.cuts += 1;

@@ -175,7 +175,7 @@ fn pin(random: &mut Random) -> Pin {
 fn command(random: &mut Random) -> Vec<u8> {
     match random.below(14) {
         0 => Vec::new(),
-        1 => b"no command of any version".to_vec(),
+        1 => b"\x01no command".to_vec(),
         2 | 3 | 4 => Command::Unpin(cid(random.below(CIDS))).encode(),
         5 => Command::PinMany((0..2 + random.below(30)).map(|_| pin(random)).collect()).encode(),
         _ => Command::Pin(Box::new(pin(random))).encode(),

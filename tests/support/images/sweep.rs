@@ -85,7 +85,7 @@ pub fn child_store() {
         let marks = Mutex::new(Vec::new());
         let say = |text: String| marks.lock().expect("marks").push(text);
         let mut live = None;
-        let mut raft_id = 0;
+        let mut raft_id = 1;
         let done = store::Live::found(folder, seed | 1, &say).and_then(|found| {
             raft_id = found.raft_id();
             live = Some(found);
