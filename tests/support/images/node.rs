@@ -144,7 +144,10 @@ async fn open(folder: &Path) -> pinfold::Result<Embedded> {
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
     loop {
         match Embedded::open(config.clone()).await {
-            Err(error) if error.kind() == pinfold::Kind::Conflict && std::time::Instant::now() < deadline => {
+            Err(error)
+                if (error.kind() == pinfold::Kind::Conflict || error.message().contains("already open"))
+                    && std::time::Instant::now() < deadline =>
+            {
                 pinfold::runtime::sleep(Duration::from_millis(1)).await;
             }
             other => return other,
