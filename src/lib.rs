@@ -21,6 +21,7 @@ pub mod config;
 pub mod consensus;
 pub mod daemon;
 pub mod doctor;
+pub(crate) mod durable;
 pub mod error;
 #[cfg(any(test, fuzzing))]
 #[path = "../tests/fuzz/targets/mod.rs"]
