@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use support::wait_for;
 
 /// Kills in all runs together, unless `$PINFOLD_KILLS` says otherwise.
-const KILLS: usize = 60;
+const KILLS: usize = 90;
 /// Answered writes and strong reads per second, over the whole run, below which it was too quiet to show anything.
 const LEAST_RATE: f64 = 50.0;
 /// States that the checker may try for one CID.
