@@ -74,6 +74,34 @@ fn commands() -> Vec<Command> {
 }
 
 #[test]
+fn a_witness_has_a_record_of_its_own_and_everybody_else_keeps_the_old_ones() {
+    let plain = member(7, "ana", Role::Voter);
+    let told = Member { version: "0.2.0".into(), ..plain.clone() };
+    let witness = Member { witness: true, ..told.clone() };
+    let young = Member { witness: true, ..plain.clone() };
+    for (member, format, needs) in [
+        (&plain, 1, version::FIRST),
+        (&told, 2, version::MEMBER_VERSIONS),
+        (&witness, 3, version::WITNESS),
+        (&young, 3, version::WITNESS),
+    ] {
+        let record = member.encode();
+        assert_eq!(record[0], format, "{member:?}");
+        assert_eq!(Member::decode(&record).unwrap(), *member);
+        let command = Command::UpdateMember(member.clone());
+        assert_eq!((command.encode()[0], command.needs(), member.needs()), (format, needs, needs));
+        assert_eq!(Command::decode(&command.encode()).unwrap(), command);
+        for cut in 0..record.len() {
+            assert!(Member::decode(&record[..cut]).is_err());
+        }
+    }
+    // What a release without witnesses is given it must refuse as newer, never misread.
+    let newer = [vec![4], witness.encode()[1..].to_vec()].concat();
+    assert_eq!(Member::decode(&newer).unwrap_err().kind(), Kind::Version);
+    assert_eq!(Command::decode(&newer).unwrap_err().kind(), Kind::Version);
+}
+
+#[test]
 fn everything_comes_back_as_it_was() {
     for command in commands() {
         assert_eq!(Command::decode(&command.encode()).expect("decode"), command);
