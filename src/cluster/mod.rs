@@ -9,6 +9,9 @@ mod add;
 mod clocks;
 mod content;
 pub mod founding;
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/targets/calls.rs"]
+pub(crate) mod fuzz;
 mod holders;
 mod holding;
 mod informers;

@@ -15,7 +15,7 @@ mod legacy;
 mod notify;
 mod offline;
 mod reach;
-mod run;
+pub(crate) mod run;
 mod signals;
 mod upgrade;
 

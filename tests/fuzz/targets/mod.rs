@@ -16,7 +16,10 @@ mod raft_driver;
 mod raft_frames;
 #[cfg(test)]
 mod replay;
+mod seeds;
 mod state;
+
+pub use seeds::seeds;
 
 /// One place where untrusted bytes enter.
 pub struct Target {
@@ -60,6 +63,7 @@ pub const TARGETS: &[Target] = &[
     Target::new("raft_driver", raft_driver::driver).holding(16 << 20).up_to(1 << 10),
     Target::new("snapshot", state::snapshot).holding(4 << 20),
     Target::new("founding", cluster::founding).holding(4 << 20),
+    Target::new("calls", crate::daemon::run::fuzz::calls).holding(32 << 20),
     // What a disk or a log gives back.
     Target::new("records", state::records).holding(4 << 20),
     Target::new("commands", state::commands).holding(8 << 20),
@@ -70,6 +74,8 @@ pub const TARGETS: &[Target] = &[
     Target::new("identity", crate::config::fuzz::identity),
     Target::new("import", state::import).holding(4 << 20),
     // What clients send and type.
+    Target::new("rest", crate::daemon::run::fuzz::rest).holding(32 << 20),
+    Target::new("proxy", crate::daemon::run::fuzz::proxy).holding(32 << 20),
     Target::new("query", names::query),
     Target::new("names", names::names),
     Target::new("multipart", names::multipart),

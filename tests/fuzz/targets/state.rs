@@ -73,8 +73,7 @@ fn pin(input: &mut Input<'_>) -> Pin {
         (pin.pin_update, pin.reference) = (Some(cid(input)), Some(cid(input)));
     }
     if fields & 64 != 0 {
-        pin.kind =
-            [PinType::Data, PinType::Meta, PinType::ClusterDag, PinType::Shard][input.below(4)];
+        pin.kind = [PinType::Data, PinType::Meta, PinType::ClusterDag, PinType::Shard][input.below(4)];
         pin.mode = if input.flag() { PinMode::Direct } else { PinMode::Recursive };
         pin.shard_size = input.number();
     }
