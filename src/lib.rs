@@ -30,6 +30,7 @@ pub mod log;
 pub mod monitor;
 pub mod net;
 pub mod password;
+pub mod planted;
 pub mod runtime;
 pub mod sim;
 pub mod state;

@@ -36,8 +36,10 @@ mod dot;
 #[path = "../../tests/fuzz/targets/arguments.rs"]
 pub(crate) mod fuzz;
 pub(crate) mod get;
+mod import;
 mod local;
 mod moves;
+mod recover;
 mod secrets;
 mod upload;
 
