@@ -79,6 +79,7 @@ fn members() -> Vec<Member> {
         addresses: Vec::new(),
         role: Role::Voter,
         version: String::new(),
+        witness: false,
     };
     identities().iter().enumerate().map(member).collect()
 }
@@ -353,7 +354,8 @@ pub(super) fn driver(data: &[u8]) {
             1 => {
                 let (reply, _) = async_channel::bounded(1);
                 let (id, data) = (input.number(), command(&mut input));
-                cluster.drive(to, Event::Propose { id, data, reply });
+                let since = input.flag().then(|| input.number());
+                cluster.drive(to, Event::Propose { id, since, data, reply });
             }
             2 => {
                 let bytes = input.bytes().to_vec();

@@ -205,6 +205,7 @@ fn member() -> Member {
         addresses: vec!["/ip4/192.168.1.2/tcp/9096".parse().expect("an address")],
         role: Role::Voter,
         version: "0.2.0".into(),
+        witness: false,
     }
 }
 
@@ -228,6 +229,7 @@ fn records() -> Vec<Vec<u8>> {
     vec![
         pin().encode(),
         member().encode(),
+        Member { witness: true, ..member() }.encode(),
         plain.encode(),
         Command::Pin(Box::new(pin())).encode(),
         Command::PinMany(vec![pin(), Pin::new(pin().cid, Timestamp::ZERO)]).encode(),
