@@ -129,18 +129,6 @@ impl Driver {
                 message.commit
             )));
         }
-        // A leader has every committed entry, so that the entry before its own is never of an older term than our last
-        // committed one. raft-rs would look for a common entry further and further back, and panic where our log begins.
-        let agreed = self.node.raft.raft_log.term(committed).unwrap_or(0);
-        let current = message.term >= self.node.raft.term;
-        if kind == MessageType::MsgAppend
-            && current
-            && message.index >= committed
-            && message.log_term < agreed
-        {
-            log::debug!(target: LOG, "ignored entries of Raft id {} that cannot follow what is committed", message.from);
-            return Ok(());
-        }
         if kind == MessageType::MsgSnapshot {
             let meta = message.get_snapshot().get_metadata();
             let known = meta.index < committed || self.node.raft.raft_log.match_term(meta.index, meta.term);
