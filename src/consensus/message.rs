@@ -295,6 +295,10 @@ fn check(m: &Message) -> Result<()> {
     let has_snapshot = m.has_snapshot() && m.get_snapshot().get_metadata().index > 0;
     match m.get_msg_type() {
         MessageType::MsgAppend => {
+            // raft-rs takes an entry that it does not have for one of term 0, and would commit what is not there.
+            if (m.index == 0) != (m.log_term == 0) || m.log_term > m.term {
+                return Err(bad("entries that follow one that there cannot be"));
+            }
             // Terms never go down along a log: whoever looks for a common entry relies on it.
             let (mut expected, mut term) = (m.index, m.log_term.max(1));
             for entry in m.get_entries() {
@@ -607,6 +611,21 @@ mod tests {
         refused(|m| m.reject_hint = u64::MAX);
         refused(|m| m.request_snapshot = MAX_NUMBER + 1);
         refused(|m| m.commit = u64::MAX);
+    }
+
+    #[test]
+    fn entries_that_follow_one_without_a_term_are_refused() {
+        let mut append = Message::default();
+        append.set_msg_type(MessageType::MsgAppend);
+        (append.term, append.log_term, append.index, append.commit) = (4, 3, 9, 9);
+        assert!(decode(&encode_messages(7, 1, 2, &[append.clone()])[0]).is_ok());
+        for (index, log_term) in [(9, 0), (0, 3), (9, 5)] {
+            (append.index, append.log_term) = (index, log_term);
+            let refused = decode(&encode_messages(7, 1, 2, &[append.clone()])[0]);
+            assert!(refused.is_err(), "entry {index} of term {log_term}");
+        }
+        (append.index, append.log_term) = (0, 0);
+        assert!(decode(&encode_messages(7, 1, 2, &[append])[0]).is_ok(), "the first entries follow nothing");
     }
 
     #[test]
