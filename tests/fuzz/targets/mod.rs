@@ -172,10 +172,15 @@ pub(crate) fn pieces(data: &[u8], seed: u8) -> Vec<crate::Result<bytes::Bytes>> 
     out
 }
 
-/// An empty folder of this process, made anew for each input: in memory where the system has a place for that.
-pub(crate) fn folder(name: &str) -> std::path::PathBuf {
+/// Where the inputs of this process have their folders: in memory, where `tests/fuzz/run` finds a place for that.
+fn folders() -> std::path::PathBuf {
     let base = std::env::var_os("PINFOLD_FUZZ_DIR").map_or_else(std::env::temp_dir, Into::into);
-    let folder = base.join(format!("pinfold-fuzz-{}-{name}", std::process::id()));
+    base.join(format!("pinfold-fuzz-{}", std::process::id()))
+}
+
+/// An empty folder, made anew for each input.
+pub(crate) fn folder(name: &str) -> std::path::PathBuf {
+    let folder = folders().join(name);
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).expect("a folder for an input");
     folder
