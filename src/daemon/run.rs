@@ -1,5 +1,9 @@
 //! `daemon`, `up`, `join`: start, wait, stop.
 
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/targets/whole_peer.rs"]
+pub(crate) mod fuzz;
+
 use super::enter::{self, Entered, Entry};
 use super::signals::Stop;
 use super::upgrade::{self, Upgraded};

@@ -88,7 +88,7 @@ fn member(input: &mut Input<'_>) -> Member {
         addresses: (0..input.below(4)).filter_map(|_| address(input)).collect(),
         role: if input.flag() { Role::Voter } else { Role::Learner },
         version: if input.flag() { text(input) } else { String::new() },
-        witness: input.flag(),
+        witness: input.below(4) == 1,
     }
 }
 
