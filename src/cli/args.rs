@@ -237,6 +237,9 @@ pub struct StateRecover {
     /// change nothing
     #[argh(switch)]
     pub look: bool,
+    /// as JSON
+    #[argh(switch)]
+    pub json: bool,
     /// although others answer
     #[argh(switch)]
     pub force: bool,

@@ -544,6 +544,7 @@ pub const COMMANDS: &[Command] = &[
             )
             .flags(&[
                 Flag::switch("look", &["l"], "only show what there is to recover, and change nothing"),
+                Flag::switch("json", &["j"], "with --look: as JSON"),
                 Flag::switch("force", &["f"], "give members up although something answers at their addresses"),
                 Flag::switch("yes", &["y"], "do not ask"),
             ]),

@@ -8,10 +8,12 @@
 //!
 //! The traits here are the seam: `lmdb` ships, `memory` is the simulator's disk.
 
+mod crc;
 mod files;
 pub mod lmdb;
 pub mod memory;
 mod overlay;
+pub mod pages;
 pub(crate) mod record;
 pub mod recover;
 pub mod rotate;

@@ -37,8 +37,10 @@ pub(super) const TABLES: [&str; 5] = ["pins", "members", "meta", "local", "mark"
 /// Where the marks are.
 pub(super) const MARK: usize = 4;
 const APPLIED_KEY: &[u8] = b"applied";
-/// Format of the applied mark.
+/// Format of the applied mark up to pinfold 0.2.
 const MARK_FORMAT: u8 = 1;
+/// The same with a checksum behind it.
+const MARK_SUMMED: u8 = 2;
 
 pub(super) type StateEnv = Environment<5>;
 
@@ -67,7 +69,7 @@ fn open_env(dir: &Path, options: &Options) -> Result<StateEnv> {
 pub(super) fn read_applied(env: &StateEnv) -> Result<Applied> {
     let record = env.read(|tables, txn| Ok(tables[MARK].get(txn, APPLIED_KEY)?.map(<[u8]>::to_vec)))?;
     record.map_or(Ok(Applied::default()), |bytes| {
-        record::decode(MARK_FORMAT, &bytes).map_err(|f| f.into_error("the applied mark", Kind::Corrupt))
+        record::decode_summed(MARK_FORMAT, MARK_SUMMED, &bytes).map_err(|f| f.into_error("the applied mark", Kind::Corrupt))
     })
 }
 
@@ -163,7 +165,7 @@ impl LmdbState {
 }
 
 fn put_applied(mark: &super::Db, txn: &mut RwTxn<'_>, applied: Applied) -> heed::Result<()> {
-    mark.put(txn, APPLIED_KEY, &record::encode(MARK_FORMAT, &applied))
+    mark.put(txn, APPLIED_KEY, &record::encode_summed(MARK_SUMMED, &applied))
 }
 
 impl StateStore for LmdbState {
