@@ -22,6 +22,7 @@ mod swap;
 mod tests;
 pub mod upgrade;
 
+pub(crate) use crc::crc32c;
 pub(crate) use files::{make_dir, write_atomically};
 pub use lmdb::{open_log, open_state, LmdbLog, LmdbState, Options};
 

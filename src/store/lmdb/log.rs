@@ -37,9 +37,9 @@ const SUMMED: u8 = 2;
 pub(super) const TABLES: [&str; 2] = ["entries", "meta"];
 const ENTRIES: usize = 0;
 pub(super) const META: usize = 1;
-const HARD_STATE_KEY: &[u8] = b"hard_state";
-const MARK_KEY: &[u8] = b"mark";
-const INCARNATION_KEY: &[u8] = b"incarnation";
+pub(super) const HARD_STATE_KEY: &[u8] = b"hard_state";
+pub(super) const MARK_KEY: &[u8] = b"mark";
+pub(super) const INCARNATION_KEY: &[u8] = b"incarnation";
 
 #[derive(Serialize, Deserialize)]
 struct EntryV1<'a> {
@@ -79,7 +79,7 @@ fn encode_entry(entry: &Entry) -> Vec<u8> {
     record::encode_summed(SUMMED, &v1)
 }
 
-fn decode_entry(index: u64, bytes: &[u8]) -> Result<Entry> {
+pub(super) fn decode_entry(index: u64, bytes: &[u8]) -> Result<Entry> {
     let what = || format!("log entry {index}");
     let v1: EntryV1<'_> = record::decode_summed(RECORD, SUMMED, bytes).map_err(|f| f.into_error(&what(), Kind::Corrupt))?;
     let kind = KINDS.get(usize::from(v1.kind)).copied();
@@ -94,6 +94,26 @@ fn decode_entry(index: u64, bytes: &[u8]) -> Result<Entry> {
 
 fn weight(entry: &Entry) -> u64 {
     (entry.data.len() + entry.context.len()) as u64 + ENTRY_OVERHEAD
+}
+
+/// Raft's hard state, from its record.
+pub(super) fn decode_hard_state(bytes: &[u8]) -> Result<HardState> {
+    let v1: HardStateV1 = record::decode_summed(RECORD, SUMMED, bytes)
+        .map_err(|f| f.into_error("Raft's hard state", Kind::Corrupt))?;
+    Ok(HardState { term: v1.term, vote: v1.vote, commit: v1.commit, ..HardState::default() })
+}
+
+/// Who the data folder is, from its record.
+pub(super) fn decode_incarnation(bytes: &[u8]) -> Result<Incarnation> {
+    let v1: IncarnationV1 = record::decode_summed(RECORD, SUMMED, bytes)
+        .map_err(|f| f.into_error("this peer's Raft id", Kind::Corrupt))?;
+    Ok(Incarnation { raft_id: v1.raft_id, cluster_id: v1.cluster_id })
+}
+
+/// The truncation mark, from its record.
+pub(super) fn decode_mark(bytes: &[u8]) -> Result<Applied> {
+    record::decode_summed(RECORD, SUMMED, bytes)
+        .map_err(|f| f.into_error("the log's truncation mark", Kind::Corrupt))
 }
 
 /// The log on LMDB.
@@ -121,11 +141,7 @@ impl LmdbLog {
         check_format(&env, META, "log", dir)?;
         let read = |key: &[u8]| env.read(|tables, txn| Ok(tables[META].get(txn, key)?.map(<[u8]>::to_vec)));
         let incarnation = match read(INCARNATION_KEY)? {
-            Some(bytes) => {
-                let v1: IncarnationV1 = record::decode_summed(RECORD, SUMMED, &bytes)
-                    .map_err(|f| f.into_error("this peer's Raft id", Kind::Corrupt))?;
-                Incarnation { raft_id: v1.raft_id, cluster_id: v1.cluster_id }
-            }
+            Some(bytes) => decode_incarnation(&bytes)?,
             None => {
                 let new = Incarnation { raft_id: random_id()?, cluster_id: 0 };
                 put_incarnation(&env, new)?;
@@ -133,16 +149,11 @@ impl LmdbLog {
             }
         };
         let hard_state = match read(HARD_STATE_KEY)? {
-            Some(bytes) => {
-                let v1: HardStateV1 = record::decode_summed(RECORD, SUMMED, &bytes)
-                    .map_err(|f| f.into_error("Raft's hard state", Kind::Corrupt))?;
-                HardState { term: v1.term, vote: v1.vote, commit: v1.commit, ..HardState::default() }
-            }
+            Some(bytes) => decode_hard_state(&bytes)?,
             None => HardState::default(),
         };
         let mark = match read(MARK_KEY)? {
-            Some(bytes) => record::decode_summed(RECORD, SUMMED, &bytes)
-                .map_err(|f| f.into_error("the log's truncation mark", Kind::Corrupt))?,
+            Some(bytes) => decode_mark(&bytes)?,
             None => Applied::default(),
         };
         let (first, last, count) = env.read(|tables, txn| {
@@ -278,7 +289,7 @@ fn delete_slice(entries: &super::Db, txn: &mut heed::RwTxn<'_>, mark: u64) -> he
     Ok(until < mark)
 }
 
-fn index_of(key: &[u8]) -> Result<u64> {
+pub(super) fn index_of(key: &[u8]) -> Result<u64> {
     let key = key.try_into().map_err(|_| Error::corrupt("the log has a key that is not an index"))?;
     Ok(u64::from_be_bytes(key))
 }
