@@ -14,6 +14,7 @@
 
 pub mod allocator;
 pub mod api;
+pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod cluster;

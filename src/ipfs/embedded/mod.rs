@@ -32,6 +32,8 @@ use crate::runtime;
 use crate::state::PinMode;
 use async_trait::async_trait;
 use bitswap::Bitswap;
+pub use blocks::survey;
+
 use blocks::{BlockStore, StoreConfig};
 use bytes::Bytes;
 use cid::Cid;

@@ -22,6 +22,7 @@ mod env;
 mod recent;
 mod recover;
 mod segment;
+pub mod survey;
 #[cfg(test)]
 mod tests;
 mod writer;
