@@ -505,5 +505,4 @@ impl Line {
 }
 
 #[cfg(test)]
-#[path = "bulk/tests.rs"]
 mod tests;
