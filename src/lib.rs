@@ -22,11 +22,15 @@ pub mod consensus;
 pub mod daemon;
 pub mod doctor;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+#[path = "../tests/fuzz/targets/mod.rs"]
+pub mod fuzz;
 pub mod ipfs;
 pub mod log;
 pub mod monitor;
 pub mod net;
 pub mod password;
+pub mod planted;
 pub mod runtime;
 pub mod sim;
 pub mod state;

@@ -309,7 +309,8 @@ impl goldenscript::Runner for Stage {
                 let role = if voter { Role::Voter } else { Role::Learner };
                 let addresses = address.into_iter().collect();
                 let version = args.lookup("version").map(|a| a.value.clone()).unwrap_or_default();
-                let member = Member { raft_id, peer_id, name, addresses, role, version };
+                let witness = args.lookup_parse("witness")?.unwrap_or(false);
+                let member = Member { raft_id, peer_id, name, addresses, role, version, witness };
                 match verb {
                     "add" => self.conf(vec![MemberChange::Put(member)])?,
                     _ => self.apply(Entry::Command(Some(Command::UpdateMember(member))))?,

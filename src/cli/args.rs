@@ -65,6 +65,9 @@ pub struct Init {
     /// key file of the private network
     #[argh(option)]
     pub swarm_key: Option<String>,
+    /// vote, hold no content
+    #[argh(switch)]
+    pub witness: bool,
     /// ask for the secret
     #[argh(switch)]
     pub custom_secret: bool,
@@ -117,6 +120,9 @@ pub struct Up {
     /// key file of the private network
     #[argh(option)]
     pub swarm_key: Option<String>,
+    /// vote, hold no content
+    #[argh(switch)]
+    pub witness: bool,
     /// leave when stopping
     #[argh(switch)]
     pub leave: bool,
@@ -137,6 +143,9 @@ pub struct Join {
     /// key file of the private network
     #[argh(option)]
     pub swarm_key: Option<String>,
+    /// vote, hold no content
+    #[argh(switch)]
+    pub witness: bool,
     /// leave when stopping
     #[argh(switch)]
     pub leave: bool,
@@ -229,6 +238,23 @@ pub struct StateUpgrade {
     /// do not ask
     #[argh(switch)]
     pub yes: bool,
+}
+
+/// `state recover`
+#[derive(FromArgs, Clone, Debug, Default, PartialEq)]
+pub struct StateRecover {
+    /// change nothing
+    #[argh(switch)]
+    pub look: bool,
+    /// although others answer
+    #[argh(switch)]
+    pub force: bool,
+    /// do not ask
+    #[argh(switch)]
+    pub yes: bool,
+    /// further folders to look at
+    #[argh(positional)]
+    pub folders: Vec<String>,
 }
 
 /// Commands without flags and with at most one argument.
@@ -558,6 +584,7 @@ pub enum Parsed {
     ConfigCheck,
     ConfigKeys(ConfigKeys),
     StateUpgrade(StateUpgrade),
+    StateRecover(StateRecover),
     Version,
     PeerVersion,
     Id,
@@ -611,6 +638,7 @@ pub fn parse(words: &Words) -> Result<(Globals, Parsed), Failure> {
         Cmd::ConfigCheck => Parsed::ConfigCheck,
         Cmd::ConfigKeys => Parsed::ConfigKeys(typed(&name, own)?),
         Cmd::StateUpgrade => Parsed::StateUpgrade(typed(&name, own)?),
+        Cmd::StateRecover => Parsed::StateRecover(typed(&name, own)?),
         Cmd::Version => Parsed::Version,
         Cmd::PeerVersion => Parsed::PeerVersion,
         Cmd::Id => Parsed::Id,

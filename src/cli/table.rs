@@ -71,6 +71,7 @@ pub enum Cmd {
     ConfigCheck,
     ConfigKeys,
     StateUpgrade,
+    StateRecover,
     Version,
     PeerVersion,
     Id,
@@ -407,6 +408,11 @@ const SWARM_KEY: Flag = Flag::value(
     "FILE",
     "swarm.key of the embedded node's private network; without it the key is made from the cluster's secret",
 );
+const WITNESS: Flag = Flag::switch(
+    "witness",
+    &[],
+    "a witness: it votes and holds no content, the third vote of a home with two boards",
+);
 
 const ADD: &[Flag] = &[
     Flag::switch("recursive", &["r"], "add folders with everything in them (pinfold: always)"),
@@ -449,6 +455,7 @@ pub const COMMANDS: &[Command] = &[
             Flag::value("datastore", &[], "NAME", "accepted for ipfs-cluster's scripts; pinfold has one store").hidden(),
             IPFS.or("embedded; kubo for ipfs-cluster-service"),
             SWARM_KEY,
+            WITNESS,
             Flag::switch("custom-secret", &["s"], "ask for the cluster secret instead of making one"),
             Flag::value("peers", &[], "ADDRESSES", "full addresses (comma list) of the other peers"),
             Flag::switch("force", &["f"], "overwrite the configuration without asking"),
@@ -473,6 +480,7 @@ pub const COMMANDS: &[Command] = &[
         .flags(&[
             IPFS.or("embedded"),
             SWARM_KEY,
+            WITNESS,
             Flag::switch("leave", &["x"], "leave the cluster when stopping").hidden(),
             Flag::switch("stats", &[], "accepted for ipfs-cluster's scripts; there are no Prometheus metrics yet").hidden(),
             INSECURE,
@@ -483,6 +491,7 @@ pub const COMMANDS: &[Command] = &[
         .flags(&[
             IPFS.or("embedded"),
             SWARM_KEY,
+            WITNESS,
             Flag::switch("leave", &["x"], "leave the cluster when stopping").hidden(),
             Flag::switch("stats", &[], "accepted for ipfs-cluster's scripts; there are no Prometheus metrics yet").hidden(),
         ]),
@@ -535,6 +544,18 @@ pub const COMMANDS: &[Command] = &[
                  it again, also after a power cut, does no harm.",
             )
             .flags(&[FORCE, Flag::switch("yes", &["y"], "do not ask")]),
+        command(Cmd::StateRecover, "recover", Faces::P, Side::Local, "Makes a cluster of one of a survivor, when the majority is lost for good")
+            .args("[FOLDER...]", 0, ANY)
+            .details(
+                "Says what this peer has, explains, and asks. The data from before is kept beside the new. Refuses while another \
+                 member answers. With --look it only shows what this peer has, and the peers of the FOLDERs, to find the best \
+                 survivor.",
+            )
+            .flags(&[
+                Flag::switch("look", &["l"], "only show what there is to recover, and change nothing"),
+                Flag::switch("force", &["f"], "give members up although something answers at their addresses"),
+                Flag::switch("yes", &["y"], "do not ask"),
+            ]),
     ]),
     group("config", Faces::P, Side::Local, "Checks, explains and upgrades the configuration", &[
         command(Cmd::ConfigUpgrade, "upgrade", Faces::P, Side::Local, "Writes today's service.json from one of any age")

@@ -200,7 +200,8 @@ impl Cluster {
         let mut standing = BTreeMap::new();
         {
             let monitor = readings.lock();
-            for peer in self.member_ids() {
+            // A witness is none here: what is allocated to it (by an older wish) is to be somewhere else.
+            for peer in self.holder_ids() {
                 let presence = match peer == self.inner.me {
                     true => Presence::Live,
                     false => liveness.presence(monitor.valid_until(PING, &peer)),

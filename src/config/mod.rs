@@ -20,6 +20,9 @@ mod env;
 mod file;
 mod folder;
 mod identity;
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/targets/config.rs"]
+pub(crate) mod fuzz;
 pub mod init;
 mod keys;
 pub mod manual;

@@ -20,6 +20,9 @@ mod commands;
 mod members;
 mod messages;
 mod office;
+mod superseded;
+
+pub use superseded::Superseded;
 
 use super::membership::Queue;
 use super::message::{Body, Frame};
@@ -29,6 +32,7 @@ use super::snapshot::{ConfHistory, Fetched, Incoming, Outgoing, SnapshotRequest}
 use super::storage::{Disk, Failure};
 use super::{settings::Settings, Status};
 use crate::error::{Error, Kind, Result};
+use crate::planted::{self, Bug};
 use crate::state::{Applied, Event, Machine, Member, RaftId, Role};
 use crate::store::{LogBatch, StateStore};
 use candidacy::Candidacy;
@@ -69,6 +73,8 @@ pub enum Input {
     Propose {
         /// The proposal's id: the same for each retry.
         id: u64,
+        /// It is in no log at or below this index; `None` when its proposer does not say.
+        since: Option<u64>,
         /// The encoded command.
         data: Vec<u8>,
         /// Who waits.
@@ -135,6 +141,8 @@ pub struct Driver {
     rolls: u64,
     own_ids: u64,
     removed: bool,
+    /// What this peer was told of a recovery of its cluster without it.
+    superseded: Option<Superseded>,
     heard: u64,
     office: Office,
     candidacy: Option<Candidacy>,
@@ -191,6 +199,7 @@ impl Driver {
             fetched: None,
             rolls: 0,
             removed: false,
+            superseded: None,
             heard: 0,
             office: Office::default(),
             candidacy: None,
@@ -219,25 +228,48 @@ impl Driver {
         self.propose_commands();
         self.propose_membership();
         if let Some(name) = self.reads.ask(self.now) {
+            if planted::is(Bug::ReadWithoutQuorum) && self.leads() {
+                self.reads.confirm(&name, self.node.raft.raft_log.committed);
+            }
             self.node.read_index(name);
+        }
+        if planted::is(Bug::OldTermCommitted) && self.leads() {
+            let copied = self.node.raft.mut_prs().maximal_committed_index().0;
+            self.node.raft.raft_log.commit_to(copied);
         }
         while self.node.has_ready() {
             let mut ready = self.node.ready();
             // 1. A leader's messages leave first: its followers' disks work while ours does.
             self.send(ready.take_messages(), out);
+            if planted::is(Bug::AnswersBeforeFlush) {
+                self.send(ready.take_persisted_messages(), out);
+            }
             // 2. What was received or proposed becomes durable, in one commit. A snapshot's content is installed
             //    before the log forgets what it replaces. A commit index alone is not worth a flush.
             let mut batch = LogBatch { entries: ready.take_entries(), ..LogBatch::default() };
             if !ready.snapshot().is_empty() {
                 batch.reset_to = Some(self.install(ready.snapshot(), out)?);
             }
+            let mut late = LogBatch::default();
             if ready.must_sync() {
                 batch.hard_state = Some(ready.hs().cloned().unwrap_or_else(|| self.node.raft.hard_state()));
+                if planted::is(Bug::HardStateAfterAnswers) {
+                    late.hard_state = batch.hard_state.take();
+                }
+                if planted::is(Bug::VoteNotFlushed) {
+                    batch.hard_state.iter_mut().for_each(|hard| hard.vote = raft::INVALID_ID);
+                }
                 self.proposals.logged(&batch.entries);
+                if planted::is(Bug::ConfChangeAtAppend) {
+                    self.count_changes(&batch.entries)?;
+                }
                 self.node.raft.mut_store().append(batch)?;
             }
             // 3. Votes and acknowledgements leave only now: what they promise is kept.
             self.send(ready.take_persisted_messages(), out);
+            if planted::is(Bug::HardStateAfterAnswers) {
+                self.node.raft.mut_store().append(late)?;
+            }
             for read in ready.take_read_states() {
                 self.reads.confirm(&read.request_ctx, read.index);
             }
@@ -270,13 +302,14 @@ impl Driver {
                 self.report_snapshot(id, verdict);
             }
             Input::Lost(peer) => self.lost(&peer),
-            Input::Propose { id, data, reply } => {
+            Input::Propose { id, since, data, reply } => {
                 if !self.leads() {
                     let _ = reply.try_send(Err(self.not_leader()));
-                } else if self.proposals.admit(id, reply, self.now + self.settings.commit_ticks)
-                    == Admission::New
-                {
-                    self.batch.push((id, data));
+                } else {
+                    let deadline = self.now + self.settings.commit_ticks;
+                    if self.proposals.admit(id, since, reply, deadline) == Admission::New {
+                        self.batch.push((id, data));
+                    }
                 }
             }
             Input::WaitApplied(index, reply) => self.wait_applied(index, reply),
@@ -324,6 +357,7 @@ impl Driver {
             applied: self.applied.index,
             cluster_version: self.machine.cluster_version(),
             removed: self.is_removed(),
+            superseded: self.superseded,
             failed: None,
         }
     }
@@ -364,7 +398,9 @@ impl Driver {
     }
 
     fn is_removed(&self) -> bool {
-        self.removed || self.machine.is_removed(self.settings.raft_id)
+        self.removed
+            || self.superseded.is_some_and(|news| news.covered)
+            || self.machine.is_removed(self.settings.raft_id)
     }
 
     fn not_leader(&self) -> Error {
@@ -409,6 +445,7 @@ impl Driver {
             self.tell_commits();
             self.hand_over();
             self.promote();
+            self.yield_office();
             let (start, install) = (self.settings.start_ticks, self.settings.install_ticks);
             let progress = self.node.raft.prs();
             let waits = |id| {
@@ -472,6 +509,9 @@ impl Driver {
                 self.changed_pins = 0;
                 self.dirty_since = self.now;
                 out.flush();
+                if planted::is(Bug::FlushCountedEarly) {
+                    self.durable = self.applied;
+                }
             }
         }
     }
@@ -486,6 +526,7 @@ fn stranger(raft_id: RaftId, peer_id: PeerId) -> Member {
         addresses: Vec::new(),
         role: Role::Learner,
         version: String::new(),
+        witness: false,
     }
 }
 
@@ -493,6 +534,9 @@ fn stranger(raft_id: RaftId, peer_id: PeerId) -> Member {
 /// configurations must be equal bytes in the replicated state.
 pub(super) fn sorted(conf: &ConfState) -> ConfState {
     let mut conf = conf.clone();
+    if planted::is(Bug::HashOrder) {
+        return conf;
+    }
     for list in [&mut conf.voters, &mut conf.learners, &mut conf.voters_outgoing, &mut conf.learners_next] {
         list.sort_unstable();
     }
@@ -501,10 +545,11 @@ pub(super) fn sorted(conf: &ConfState) -> ConfState {
 
 /// Fills the memory of proposal ids from the log, so that a retry that spans our restart is recognised.
 fn remember_tail(log: &dyn crate::store::LogStore, applied: u64, proposals: &mut Proposals) -> Result<()> {
-    /// Entries that are looked through at start: a few milliseconds.
+    /// Entries that are looked through at start, and all that are not applied: a few milliseconds.
     const TAIL: u64 = 2_048;
     let last = log.last_index();
-    let mut next = log.first_index().max(last.saturating_sub(TAIL) + 1);
+    let mut next = log.first_index().max(last.saturating_sub(TAIL).min(applied) + 1);
+    proposals.known_from(next);
     while next <= last {
         let entries = log.entries(next, last + 1, super::storage::MAX_READ_BYTES)?;
         let Some(end) = entries.last().map(|e| e.index) else {

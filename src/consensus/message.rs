@@ -11,7 +11,7 @@
 //! type that only means something inside one process ([`is_remote`]).
 
 use crate::error::{Error, Result};
-use crate::state::{Command, RaftId};
+use crate::state::{Applied, Command, RaftId};
 use bytes::Bytes;
 use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType, Snapshot};
 
@@ -41,6 +41,14 @@ pub enum Body {
     Removed,
     /// The sender has heard of no leader for long: was it removed?
     AmIRemoved,
+    /// The cluster of this frame's id lost its majority for good; the sender is a member of the one that was recovered
+    /// from it. A pinfold before 0.3 takes this for a damaged frame.
+    Recovered {
+        /// The new cluster.
+        into: u64,
+        /// The last entry of the old cluster's log that is in it.
+        upto: Applied,
+    },
 }
 
 /// What travels from one Raft id to another.
@@ -103,8 +111,15 @@ pub fn encode_notice(cluster_id: u64, from: RaftId, to: RaftId, body: &Body) -> 
         Body::Messages(_) => 0,
         Body::Removed => 1,
         Body::AmIRemoved => 2,
+        Body::Recovered { .. } => 3,
     };
-    finish(cluster_id, from, to, kind, 0, &[])
+    let mut out = finish(cluster_id, from, to, kind, 0, &[]);
+    if let Body::Recovered { into, upto } = body {
+        for n in [*into, upto.index, upto.term] {
+            out.extend_from_slice(&n.to_be_bytes());
+        }
+    }
+    out
 }
 
 /// Version, kind, three ids and a count: what a frame costs beyond its messages, at most.
@@ -159,6 +174,10 @@ pub fn decode(bytes: &[u8]) -> Result<Frame> {
         }
         1 => Body::Removed,
         2 => Body::AmIRemoved,
+        3 => {
+            let (into, index, term) = (r.fixed_u64()?, r.fixed_u64()?, r.fixed_u64()?);
+            Body::Recovered { into, upto: Applied { index, term } }
+        }
         _ => return Err(bad("an unknown kind of frame")),
     };
     r.end()?;
@@ -494,7 +513,8 @@ mod tests {
         assert_eq!(frames.len(), 1);
         let frame = decode(&frames[0]).unwrap();
         assert_eq!(frame, Frame { cluster_id: 7, from: 1, to: 2, body: Body::Messages(samples()) });
-        for body in [Body::Removed, Body::AmIRemoved] {
+        let recovered = Body::Recovered { into: 5, upto: Applied { index: 6, term: 7 } };
+        for body in [Body::Removed, Body::AmIRemoved, recovered] {
             assert_eq!(decode(&encode_notice(7, 1, 2, &body)).unwrap().body, body);
         }
         let e = entry(5, b"five");

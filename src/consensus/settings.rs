@@ -116,7 +116,10 @@ impl Settings {
             max_inflight_msgs: MAX_INFLIGHT,
             check_quorum: true,
             pre_vote: true,
-            read_only_option: ReadOnlyOption::Safe,
+            read_only_option: match crate::planted::is(crate::planted::Bug::ReadByLease) {
+                false => ReadOnlyOption::Safe,
+                true => ReadOnlyOption::LeaseBased,
+            },
             batch_append: true,
             max_uncommitted_size: MAX_UNCOMMITTED_BYTES,
             max_committed_size_per_ready: MAX_COMMITTED_BYTES,

@@ -255,7 +255,8 @@ impl ConfHistory {
 
     /// What held at `index`.
     pub fn at(&self, index: u64) -> Option<ConfState> {
-        self.from.iter().rev().find(|(i, _)| *i <= index).map(|(_, c)| c.clone())
+        let behind = usize::from(crate::planted::is(crate::planted::Bug::SnapshotConfOfBefore));
+        self.from.iter().rev().filter(|(i, _)| *i <= index).nth(behind).map(|(_, c)| c.clone())
     }
 }
 

@@ -11,7 +11,7 @@
 
 use super::forward::{self, Forward};
 use super::snapshot::{Chunk, ChunkStream, SnapshotRequest, IDLE, OPEN};
-use super::wire::{MemberRequest, ProposeAnswer, ProposeRequest, Wire};
+use super::wire::{MemberRequest, ProposeAnswer, ProposeRequest, ProposeSince, Wire};
 use super::{Consensus, WeakConsensus};
 use crate::error::{Error, Result};
 use crate::net::rpc::{Access, Call, Handler, Rpc};
@@ -27,8 +27,10 @@ use std::time::{Duration, Instant};
 
 /// Method of the long-lived streams of Raft frames.
 pub const RAFT: &str = "raft";
-/// Method by which a member asks the leader to commit commands.
+/// Method by which a member asks the leader to commit commands, of the first cluster versions.
 pub const PROPOSE: &str = "raft.propose";
+/// The same, of those that say since when they may be in a log.
+pub const PROPOSE_SINCE: &str = "raft.propose.since";
 /// Method by which a member asks the leader for a membership change.
 pub const MEMBER: &str = "raft.member";
 /// Method by which a member fetches the whole state.
@@ -60,7 +62,8 @@ type Links = Arc<Mutex<HashMap<PeerId, async_channel::Sender<Letter>>>>;
 pub struct RpcWire {
     rpc: Rpc,
     links: Links,
-    forward: Forward,
+    forward: Forward<ProposeRequest>,
+    forward_since: Forward<ProposeSince>,
     consensus: Arc<OnceLock<WeakConsensus>>,
 }
 
@@ -70,7 +73,8 @@ impl RpcWire {
         Arc::new(RpcWire {
             rpc,
             links: Links::default(),
-            forward: Forward::default(),
+            forward: Forward::new(PROPOSE),
+            forward_since: Forward::new(PROPOSE_SINCE),
             consensus: Arc::default(),
         })
     }
@@ -81,6 +85,7 @@ impl RpcWire {
         let _ = self.consensus.set(weak.clone());
         self.rpc.register(RAFT, Access::Open, Arc::new(Frames(weak.clone())));
         self.rpc.register(PROPOSE, Access::Members, Arc::new(Propose(weak.clone())));
+        self.rpc.register(PROPOSE_SINCE, Access::Members, Arc::new(ProposeDated(weak.clone())));
         self.rpc.register(MEMBER, Access::Members, Arc::new(Members(weak.clone())));
         self.rpc.register(SNAPSHOT, Access::Members, Arc::new(Snapshots(weak.clone())));
         runtime::spawn(tell_losses(self.rpc.host().events(), weak)).detach();
@@ -130,11 +135,18 @@ impl Wire for RpcWire {
     async fn propose(
         &self,
         leader: &Member,
+        since: Option<u64>,
         request: ProposeRequest,
         limit: Duration,
     ) -> Result<ProposeAnswer> {
         self.introduce(leader);
-        self.forward.propose(&self.rpc, leader.peer_id, request, PROPOSE, limit).await
+        let (rpc, peer) = (&self.rpc, leader.peer_id);
+        match since {
+            Some(since) => {
+                self.forward_since.propose(rpc, peer, ProposeSince { since, request }, limit).await
+            }
+            None => self.forward.propose(rpc, peer, request, limit).await,
+        }
     }
 
     async fn change_members(&self, leader: &Member, request: MemberRequest, limit: Duration) -> Result<u64> {
@@ -275,19 +287,38 @@ struct Propose(WeakConsensus);
 impl Handler for Propose {
     async fn handle(&self, call: &mut Call) -> Result<()> {
         let requests: Vec<ProposeRequest> = call.need().await?;
-        if requests.len() > forward::MAX_BATCH {
-            return Err(Error::too_large(format!(
-                "peer {} sends {} changes in one call, more than the limit of {}",
-                call.peer(),
-                requests.len(),
-                forward::MAX_BATCH
-            )));
-        }
-        let (consensus, peer) = (running(&self.0)?, call.peer());
-        let all = requests.into_iter().map(|request| consensus.handle_propose(peer, request));
-        let answers: Vec<Result<ProposeAnswer>> = futures::future::join_all(all).await;
-        call.send(&answers).await
+        propose_all(&self.0, call, requests.into_iter().map(|request| (None, request))).await
     }
+}
+
+struct ProposeDated(WeakConsensus);
+
+#[async_trait]
+impl Handler for ProposeDated {
+    async fn handle(&self, call: &mut Call) -> Result<()> {
+        let requests: Vec<ProposeSince> = call.need().await?;
+        propose_all(&self.0, call, requests.into_iter().map(|r| (Some(r.since), r.request))).await
+    }
+}
+
+/// Commits what came in one call, side by side, and answers in its order.
+async fn propose_all(
+    consensus: &WeakConsensus,
+    call: &mut Call,
+    requests: impl ExactSizeIterator<Item = (Option<u64>, ProposeRequest)>,
+) -> Result<()> {
+    if requests.len() > forward::MAX_BATCH {
+        return Err(Error::too_large(format!(
+            "peer {} sends {} changes in one call, more than the limit of {}",
+            call.peer(),
+            requests.len(),
+            forward::MAX_BATCH
+        )));
+    }
+    let (consensus, peer) = (running(consensus)?, call.peer());
+    let all = requests.map(|(since, request)| consensus.handle_propose(peer, since, request));
+    let answers: Vec<Result<ProposeAnswer>> = futures::future::join_all(all).await;
+    call.send(&answers).await
 }
 
 struct Members(WeakConsensus);
@@ -375,6 +406,7 @@ mod tests {
             addresses: host.addresses(),
             role: Role::Learner,
             version: String::new(),
+            witness: false,
         };
         Peer { host, consensus, state, member }
     }
@@ -389,7 +421,7 @@ mod tests {
         block_on(async {
             let first = peer(1, Start::Found).await;
             first.consensus.wait_ready(LIMIT).await.unwrap();
-            first.consensus.update_self(first.host.addresses()).await.unwrap();
+            first.consensus.update_self(first.host.addresses(), false).await.unwrap();
             for n in 0..300 {
                 first.consensus.propose(pin(n)).await.unwrap();
             }

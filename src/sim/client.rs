@@ -86,6 +86,8 @@ struct Open {
     deadline: u64,
     again_at: u64,
     tries: u64,
+    /// What its peer knew to be committed before the first try.
+    since: u64,
     wait: Option<Wait>,
 }
 
@@ -106,7 +108,8 @@ impl Sim {
         self.client.next += 1;
         let ticket = self.client.next;
         let (asked, deadline) = (self.now, self.now + limit);
-        let open = Open { request, at, asked, deadline, again_at: 0, tries: 0, wait: None };
+        let since = self.status(at).map_or(0, |s| s.committed);
+        let open = Open { request, at, asked, deadline, again_at: 0, tries: 0, since, wait: None };
         self.client.open.insert(ticket, open);
         ticket
     }
@@ -159,6 +162,18 @@ impl Sim {
                 Some(Err(e)) if matches!(e.kind(), Kind::NotLeader | Kind::Unavailable) => {
                     (open.wait, open.again_at) = (None, self.now + PAUSE);
                 }
+                // Asked once and refused, as by the handle: it is in no log, and is asked anew.
+                Some(Err(e))
+                    if e.kind() == Kind::Conflict
+                        && open.tries == 1
+                        && matches!(
+                            open.request,
+                            Request::Pin(_) | Request::Unpin(_) | Request::Move(..)
+                        ) =>
+                {
+                    (open.wait, open.again_at, open.tries) = (None, self.now + PAUSE, 0);
+                    open.since = self.status(open.at).map_or(open.since, |s| s.committed);
+                }
                 Some(Err(e))
                     if e.kind() == Kind::NotFound
                         && open.tries > 1
@@ -180,7 +195,7 @@ impl Sim {
             return None;
         };
         open.tries += 1;
-        let (input, wait) = self.input(ticket, &open.request)?;
+        let (input, wait) = self.input(ticket, open.since, &open.request)?;
         open.wait = Some(wait);
         self.drive(at, Some(input));
         None
@@ -196,7 +211,7 @@ impl Sim {
         (leader == open.at || self.network.is_open(open.at, leader) && self.is_up(leader)).then_some(leader)
     }
 
-    fn input(&self, ticket: Ticket, request: &Request) -> Option<(Input, Wait)> {
+    fn input(&self, ticket: Ticket, since: u64, request: &Request) -> Option<(Input, Wait)> {
         let command = match request {
             Request::Pin(name) => {
                 let mut pin = Pin::new(cid_of(name), Timestamp::from_secs(1_000));
@@ -229,6 +244,9 @@ impl Sim {
             }
         };
         let (reply, wait) = async_channel::bounded(1);
-        Some((Input::Propose { id: ticket, data: command.encode(), reply }, Wait::Committed(wait)))
+        Some((
+            Input::Propose { id: ticket, since: Some(since), data: command.encode(), reply },
+            Wait::Committed(wait),
+        ))
     }
 }

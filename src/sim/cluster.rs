@@ -10,6 +10,7 @@ use crate::consensus::settings::{mix, Settings};
 use crate::consensus::snapshot::{Fetched, Giver, Receiver, SnapshotRequest};
 use crate::consensus::{bootstrap, ConsensusConfig, Start, Status};
 use crate::error::{Error, Result};
+use crate::planted::{self, Bug};
 use crate::state::{Event, Member, Pin, RaftId, Role};
 use crate::store::memory::{MemoryLog, MemoryState};
 use crate::store::{LogStore, StateStore, Table};
@@ -147,8 +148,10 @@ impl Sim {
     }
 
     fn create(&mut self, peer: Peer) {
+        // Every data folder draws its own id; the planted bug is one that takes it from the peer.
+        let step = if planted::is(Bug::WipedKeepsItsId) { 0 } else { LIFE_STEP };
         let (raft_id, life) =
-            self.nodes.get(&peer).map_or((peer, 0), |n| (n.raft_id + LIFE_STEP, n.life + 1));
+            self.nodes.get(&peer).map_or((peer, 0), |n| (n.raft_id + step, n.life + 1));
         let node = Node {
             peer_id: peer_id(peer),
             raft_id,
@@ -454,6 +457,7 @@ impl Sim {
             addresses: Vec::new(),
             role: Role::Learner,
             version: String::new(),
+            witness: false,
         })
     }
 

@@ -14,13 +14,27 @@ pub mod chaos;
 mod check;
 mod client;
 mod cluster;
+pub mod founding;
+pub mod knobs;
 mod network;
+mod report;
 
 pub use client::{Answer, Request, Ticket};
 pub use cluster::{Life, Sim};
+pub use knobs::Knobs;
 pub use network::Faults;
+pub use report::Failure;
 
 use crate::consensus::settings::mix;
+
+/// Runs one seed with these knobs.
+///
+/// # Errors
+/// The promise that was broken.
+pub fn run(seed: u64, knobs: &Knobs) -> Result<chaos::Report, Failure> {
+    let _ = knobs;
+    chaos::run(seed).map_err(|sentence| Failure { seed, kind: "broken", sentence })
+}
 
 /// Random numbers that follow from a seed.
 #[derive(Clone, Debug)]

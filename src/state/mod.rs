@@ -21,7 +21,7 @@ pub mod transfer;
 mod types;
 pub mod version;
 
-pub use machine::{Machine, MemberChange, MAX_REMOVED};
+pub use machine::{recoveries, Machine, MemberChange, Recovery, MAX_REMOVED};
 pub use moves::{Move, MAX_MENTIONS};
 pub use pin::{Pin, PinMode, PinType};
 pub use query::{Iter, Pins, PAGE};

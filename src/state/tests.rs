@@ -45,7 +45,7 @@ fn full_pin(name: &str) -> Pin {
 
 fn member(id: RaftId, name: &str, role: Role) -> Member {
     let addresses = vec!["/ip4/10.0.0.1/tcp/9096".parse::<Multiaddr>().expect("address")];
-    Member { raft_id: id, peer_id: peer(name), name: name.into(), addresses, role, version: String::new() }
+    Member { raft_id: id, peer_id: peer(name), name: name.into(), addresses, role, version: String::new(), witness: false }
 }
 
 fn commands() -> Vec<Command> {

@@ -40,9 +40,19 @@ pub struct Member {
     /// The version of its pinfold, so that the others can tell it when it is dead; empty for one that joined, or
     /// last spoke, while the [cluster version](super::version) was 1.
     pub version: String,
+    /// Whether it is a *witness*: it keeps the log and the replicated state and votes like any other, and holds no
+    /// content. Nothing is allocated to it, and a pin that is everywhere is everywhere but there. From
+    /// [`version::WITNESS`] on.
+    pub witness: bool,
 }
 
 impl Member {
+    /// Whether this member has to hold the content of a pin.
+    #[must_use]
+    pub fn is_to_hold(&self, pin: &Pin) -> bool {
+        !self.witness && pin.is_allocated_to(&self.peer_id)
+    }
+
     /// More addresses than this are not replicated.
     pub const MAX_ADDRESSES: usize = 16;
     /// Longest name that is replicated, in bytes.
@@ -61,7 +71,7 @@ pub enum Command {
     Unpin(Cid),
     /// Remove this pin only if it still has exactly this expiry (proposed by the leader).
     Expire(Cid, Timestamp),
-    /// Change name, addresses and version of a member (never its role).
+    /// Change name, addresses, version and the trait of being a witness of a member (never its role).
     UpdateMember(Member),
     /// Put many pins in one entry (bulk import); at most [`Command::MAX_BATCH`].
     PinMany(Vec<Pin>),
@@ -71,6 +81,18 @@ pub enum Command {
     /// Move pins to other holders, each only if its allocations are still what the move says; at most
     /// [`Command::MAX_BATCH`]. Proposed by the leader.
     Reallocate(Vec<Move>),
+}
+
+impl Member {
+    /// The cluster version from which on the log may hold this record.
+    #[must_use]
+    pub fn needs(&self) -> u16 {
+        match (self.witness, self.version.is_empty()) {
+            (true, _) => version::WITNESS,
+            (false, false) => version::MEMBER_VERSIONS,
+            (false, true) => version::FIRST,
+        }
+    }
 }
 
 impl Command {
@@ -83,14 +105,13 @@ impl Command {
     #[must_use]
     pub fn needs(&self) -> u16 {
         match self {
-            Command::UpdateMember(member) if !member.version.is_empty() => version::MEMBER_VERSIONS,
+            Command::UpdateMember(member) => member.needs(),
             Command::Reallocate(_) => version::REALLOCATE,
             // What 0.1.0 knew; and what makes the cluster leave its version, of which every member has said
             // that it can follow.
             Command::Pin(_)
             | Command::Unpin(_)
             | Command::Expire(..)
-            | Command::UpdateMember(_)
             | Command::PinMany(_)
             | Command::RaiseVersion(_) => version::FIRST,
         }

@@ -7,6 +7,7 @@
 use super::overlay::{check_row, slot, Overlay, Row};
 use super::{Incarnation, LogBatch, LogStore, SnapshotSink, SnapshotSource, StateStore, Table, WriteBatch};
 use crate::error::{Error, Result};
+use crate::planted::{self, Bug};
 use crate::state::{Applied, RaftId};
 use raft::eraftpb::{Entry, HardState};
 use std::collections::{BTreeMap, VecDeque};
@@ -33,6 +34,8 @@ pub struct MemoryState {
 struct StateDisk {
     durable: Tables,
     overlay: Overlay,
+    /// The durable mark before the last flush, for [`Bug::MarkInOtherCommit`].
+    mark_before: Applied,
     full: Option<String>,
     failing: bool,
 }
@@ -55,6 +58,7 @@ impl StateDisk {
             return Err(failed());
         }
         let Some((layer, applied)) = self.overlay.start_flush() else { return Ok(self.overlay.durable()) };
+        self.mark_before = self.overlay.durable();
         for table in Table::ALL {
             let rows = &mut self.durable[slot(table)];
             for (key, value) in layer.table(table) {
@@ -78,7 +82,9 @@ impl MemoryState {
     /// Pulls the plug: only what was flushed is left.
     pub fn crash(&self) {
         let mut disk = lock(&self.shared);
-        disk.overlay = Overlay::new(counts(&disk.durable), disk.overlay.durable());
+        let apart = planted::is(Bug::MarkInOtherCommit);
+        let mark = if apart { disk.mark_before } else { disk.overlay.durable() };
+        disk.overlay = Overlay::new(counts(&disk.durable), mark);
     }
 
     /// Lets [`StateStore::full`] say this from now on.
@@ -166,8 +172,14 @@ impl StateStore for MemoryState {
         // Local records survive, also those that were not durable yet.
         disk.flush()?;
         let mut tables = sink.tables;
+        if planted::is(Bug::SnapshotOnTop) {
+            for (key, old) in std::mem::take(&mut disk.durable[slot(Table::Pins)]) {
+                tables[slot(Table::Pins)].entry(key).or_insert(old);
+            }
+        }
         tables[slot(Table::Local)] = std::mem::take(&mut disk.durable[slot(Table::Local)]);
         disk.overlay = Overlay::new(counts(&tables), applied);
+        disk.mark_before = applied;
         disk.durable = tables;
         Ok(())
     }
@@ -342,7 +354,7 @@ impl LogStore for MemoryLog {
                 )));
             }
         }
-        if batch.reset_to.is_some() {
+        if batch.reset_to.is_some() && !planted::is(Bug::LogKeptBehindSnapshot) {
             disk.entries.clear();
         }
         disk.mark = mark;
@@ -350,12 +362,16 @@ impl LogStore for MemoryLog {
         while disk.entries.front().is_some_and(|entry| entry.index <= mark.index) {
             disk.entries.pop_front();
         }
-        if let Some(first) = batch.entries.first() {
+        let mut tail = VecDeque::new();
+        if let Some((first, last)) = batch.entries.first().zip(batch.entries.last()) {
             while disk.entries.back().is_some_and(|entry| entry.index >= first.index) {
-                disk.entries.pop_back();
+                let replaced = disk.entries.pop_back();
+                let stays = |e: &Entry| planted::is(Bug::ConflictingTailStays) && e.index > last.index;
+                replaced.filter(stays).into_iter().for_each(|entry| tail.push_front(entry));
             }
         }
         disk.entries.extend(batch.entries);
+        disk.entries.extend(tail);
         if let Some(hard_state) = batch.hard_state {
             disk.hard_state = hard_state;
         }

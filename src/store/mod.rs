@@ -13,7 +13,9 @@ pub mod lmdb;
 pub mod memory;
 mod overlay;
 pub(crate) mod record;
+pub mod recover;
 pub mod rotate;
+mod swap;
 #[cfg(test)]
 mod tests;
 pub mod upgrade;
@@ -152,6 +154,7 @@ pub trait LogStore: Send + 'static {
 /// See [`lmdb::open_log`] and [`lmdb::open_state`].
 pub fn open(dir: &std::path::Path) -> Result<(lmdb::LmdbLog, lmdb::LmdbState)> {
     upgrade::refuse_cut_off(dir)?;
+    recover::settle(dir)?;
     let options = lmdb::Options::default();
     Ok((lmdb::open_log(&dir.join("log"), &options)?, lmdb::open_state(&dir.join("state"), &options)?))
 }

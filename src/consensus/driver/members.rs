@@ -8,6 +8,10 @@ use crate::state::{Member, MemberChange, Role};
 use libp2p::PeerId;
 use raft::ProgressState;
 
+/// A leader that is a witness tries to hand its office over once in so many election timeouts. A transfer that nobody
+/// takes ends after one, and until then nothing new is proposed.
+const YIELD_EVERY: u64 = 5;
+
 impl Driver {
     pub(super) fn add_member(&mut self, member: Member, reply: Reply<u64>) {
         if !self.leads() {
@@ -103,6 +107,7 @@ impl Driver {
             .map(|(id, p)| Reach {
                 raft_id: *id,
                 voter: self.members.get(id).is_some_and(|m| m.role == Role::Voter),
+                witness: self.members.get(id).is_some_and(|m| m.witness),
                 matched: p.matched,
                 active: p.recent_active || *id == self.settings.raft_id,
                 streaming: p.state != ProgressState::Snapshot,
@@ -127,6 +132,23 @@ impl Driver {
     pub(super) fn hand_over(&mut self) {
         if !self.handing_over.is_empty() {
             self.transfer();
+        }
+    }
+
+    /// A witness that leads gives its office to a voter that holds content, as soon as one has caught up. Asked
+    /// rarely, so that one that cannot take it (its messages are lost, it is stopped) does not keep writes waiting.
+    pub(super) fn yield_office(&mut self) {
+        let us = self.settings.raft_id;
+        let often = YIELD_EVERY * self.settings.election_ticks as u64;
+        if !self.members.get(&us).is_some_and(|m| m.witness) || !self.now.is_multiple_of(often) {
+            return;
+        }
+        let last = self.node.raft.raft_log.last_index();
+        if let Some(next) = membership::instead_of_witness(&self.reach(), us, last) {
+            if self.node.raft.lead_transferee.is_none() && !self.node.raft.has_pending_conf() {
+                log::info!(target: crate::consensus::LOG, "this peer is a witness: it hands the leadership to a peer that holds content");
+                self.node.transfer_leader(next);
+            }
         }
     }
 
