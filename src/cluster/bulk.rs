@@ -511,5 +511,4 @@ impl Line {
 }
 
 #[cfg(test)]
-#[path = "bulk/tests.rs"]
 mod tests;

@@ -149,7 +149,7 @@ async fn greet(cluster: Cluster) {
 
 /// Follows the membership: whom to stay connected to, and at which addresses.
 async fn follow_members(cluster: Cluster) {
-    let events = cluster.inner.consensus.events();
+    let events = cluster.inner.consensus.member_events();
     let mut greeted: Vec<PeerId> = Vec::new();
     loop {
         let members = cluster.inner.consensus.members();

@@ -45,6 +45,9 @@ use std::sync::{Arc, Mutex};
 
 /// Entries applied since the last flush of the state that ask for the next one.
 pub const FLUSH_ENTRIES: u64 = 10_000;
+/// The same for changed pins, of which one entry may bring many: well below what the store holds unflushed, for there a
+/// write waits for the disk, and with it this peer's heartbeats.
+pub const FLUSH_PINS: usize = 20_000;
 /// Bytes of commands that go to raft-rs as one proposal; the rest of a turn's commands follow at once.
 const MAX_PROPOSE_BYTES: usize = 1 << 20;
 /// Waiters for "applied up to" at one time.
@@ -146,6 +149,7 @@ pub struct Driver {
     looked: u64,
     applied: Applied,
     durable: Applied,
+    changed_pins: usize,
     dirty_since: u64,
     applied_at: u64,
     flushing: bool,
@@ -201,6 +205,7 @@ impl Driver {
             candidacy: None,
             looked: 0,
             applied,
+            changed_pins: 0,
             dirty_since: 0,
             applied_at: 0,
             flushing: false,
@@ -495,11 +500,13 @@ impl Driver {
         self.note_commit();
         self.reads.applied(self.applied.index);
         if self.applied.index > self.durable.index && !self.flushing {
-            let much = self.applied.index - self.durable.index >= FLUSH_ENTRIES;
+            let much = self.applied.index - self.durable.index >= FLUSH_ENTRIES
+                || self.changed_pins >= FLUSH_PINS;
             let long = self.now - self.dirty_since >= self.settings.flush_ticks;
             let idle = self.now - self.applied_at >= self.settings.idle_ticks;
             if much || long || idle {
                 self.flushing = true;
+                self.changed_pins = 0;
                 self.dirty_since = self.now;
                 out.flush();
                 if planted::is(Bug::FlushCountedEarly) {

@@ -7,6 +7,7 @@ use crate::clock::Timestamp;
 use cid::Cid;
 use libp2p::{Multiaddr, PeerId};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// A Raft id: a random, non-zero u64 made once per data directory. A re-flashed card comes back
 /// with a new one, because raft-rs aborts the process when an empty log returns under an old id.
@@ -137,17 +138,26 @@ pub struct Applied {
     pub term: u64,
 }
 
-/// What applying changed, told to the local tracker and the cluster room, in log order.
+/// What applying changed, told to the local tracker and the cluster room, in log order. Pins are shared: thousands of
+/// them may wait for a reader at one time.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// A pin was put (new or changed).
-    Pinned(Box<Pin>),
+    Pinned(Arc<Pin>),
     /// A pin got other holders, by nobody's wish but the cluster's: who holds it already has nothing to do.
-    Moved(Box<Pin>),
+    Moved(Arc<Pin>),
     /// A pin was removed.
-    Unpinned(Box<Pin>),
+    Unpinned(Arc<Pin>),
     /// The set of members, or a member's record, changed.
     MembersChanged,
     /// The whole state was replaced by a snapshot: compare everything again.
     Replaced,
+}
+
+impl Event {
+    /// Whether it is about one pin, and not about the members or the whole state.
+    #[must_use]
+    pub fn is_of_a_pin(&self) -> bool {
+        matches!(self, Event::Pinned(_) | Event::Moved(_) | Event::Unpinned(_))
+    }
 }
