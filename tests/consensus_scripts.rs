@@ -151,7 +151,7 @@ impl goldenscript::Runner for Runner {
             "faults" => self.sim.set_faults(faults),
             "pin" => {
                 for name in &words[1..] {
-                    let index = self.request(number(0)?, Request::Pin(name.clone()))?;
+                    let index = self.request(number(0)?, Request::pin(name))?;
                     writeln!(out, "{name} pinned at entry {index}")?;
                 }
             }
@@ -163,7 +163,7 @@ impl goldenscript::Runner for Runner {
             }
             "fill" => {
                 for n in 0..number(1)? {
-                    self.request(number(0)?, Request::Pin(format!("filler{n}")))?;
+                    self.request(number(0)?, Request::pin(&format!("filler{n}")))?;
                 }
             }
             "remove" => {
@@ -173,7 +173,7 @@ impl goldenscript::Runner for Runner {
                 self.request(number(0)?, Request::HandOver)?;
             }
             "read" => {
-                self.request(number(0)?, Request::Read)?;
+                self.request(number(0)?, Request::Read(String::new()))?;
                 let applied = self.sim.status(number(0)?).map_or(0, |s| s.applied);
                 writeln!(out, "{} has applied {applied}", number(0)?)?;
             }
