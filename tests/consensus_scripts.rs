@@ -140,7 +140,11 @@ impl goldenscript::Runner for Runner {
                 self.request(at.ok_or("at=N is missing")?, Request::Add(number(0)?))?;
             }
             "crash" => numbers.iter().for_each(|p| self.sim.crash(*p)),
-            "lost" => numbers[1..].iter().for_each(|peer| self.sim.lose(*peer, numbers[0])),
+            "lost" => {
+                for peer in &numbers[1..] {
+                    self.sim.lose(*peer, numbers[0])?;
+                }
+            }
             "restart" => {
                 for peer in &numbers {
                     self.sim.restart(*peer)?;
@@ -153,7 +157,7 @@ impl goldenscript::Runner for Runner {
             "faults" => self.sim.set_faults(faults),
             "pin" => {
                 for name in &words[1..] {
-                    let index = self.request(number(0)?, Request::Pin(name.clone()))?;
+                    let index = self.request(number(0)?, Request::pin(name))?;
                     writeln!(out, "{name} pinned at entry {index}")?;
                 }
             }
@@ -165,7 +169,7 @@ impl goldenscript::Runner for Runner {
             }
             "fill" => {
                 for n in 0..number(1)? {
-                    self.request(number(0)?, Request::Pin(format!("filler{n}")))?;
+                    self.request(number(0)?, Request::pin(&format!("filler{n}")))?;
                 }
             }
             "remove" => {
@@ -175,7 +179,7 @@ impl goldenscript::Runner for Runner {
                 self.request(number(0)?, Request::HandOver)?;
             }
             "read" => {
-                self.request(number(0)?, Request::Read)?;
+                self.request(number(0)?, Request::Read(String::new()))?;
                 let applied = self.sim.status(number(0)?).map_or(0, |s| s.applied);
                 writeln!(out, "{} has applied {applied}", number(0)?)?;
             }

@@ -129,6 +129,7 @@ fn member(raft_id: u64) -> Member {
         addresses: Vec::new(),
         role: Role::Voter,
         version: pinfold::VERSION.into(),
+        witness: false,
     }
 }
 
