@@ -124,8 +124,11 @@ fn number(name: &str) -> Option<u64> {
 fn every_planted_bug_is_found() {
     let only = std::env::var("PINFOLD_PLANTED").ok();
     let base = number("PINFOLD_SEED").unwrap_or(1);
-    let bugs: Vec<Bug> =
-        Bug::ALL.iter().copied().filter(|b| only.as_ref().is_none_or(|o| o.split(',').any(|o| o == b.name()))).collect();
+    let bugs: Vec<Bug> = Bug::ALL
+        .iter()
+        .copied()
+        .filter(|b| only.as_ref().is_none_or(|o| o.split(',').any(|o| o == b.name())))
+        .collect();
     assert!(!bugs.is_empty(), "no bug has the name that PINFOLD_PLANTED gives");
     // What panics here is caught and counted; its words are in the table.
     std::panic::set_hook(Box::new(|_| ()));
@@ -136,7 +139,13 @@ fn every_planted_bug_is_found() {
             scope.spawn(|| {
                 while let Some(bug) = bugs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let row = Row::look_for(*bug, base, &guilty);
-                    eprintln!("{:>7.1} s {} {:?}: {}", row.took.as_secs_f64(), bug.name(), row.seeds, row.said);
+                    eprintln!(
+                        "{:>7.1} s {} {:?}: {}",
+                        row.took.as_secs_f64(),
+                        bug.name(),
+                        row.seeds,
+                        row.said
+                    );
                     rows.lock().expect("nothing panics in here").push(row);
                 }
             });
@@ -144,8 +153,7 @@ fn every_planted_bug_is_found() {
     });
     let rows = rows.into_inner().expect("nothing panicked");
     let guilty: BTreeSet<(Detector, u64)> = guilty.into_inner().expect("nothing panicked");
-    let sound: Vec<String> =
-        guilty.iter().filter_map(|(detector, seed)| detector.run(None, *seed)).collect();
+    let sound: Vec<String> = guilty.iter().filter_map(|(detector, seed)| detector.run(None, *seed)).collect();
     let _ = std::panic::take_hook();
 
     let mut table = "| bug | what the code then does | seeds to find | median | how it was noticed |\n|---|---|---|---|---|\n".to_owned();
@@ -154,7 +162,12 @@ fn every_planted_bug_is_found() {
             let _ = writeln!(table, "{}", row.line());
         }
     }
-    println!("{table}\n{} bugs, {} seeds without a bug, {:.0} s", rows.len(), guilty.len(), begun.elapsed().as_secs_f64());
+    println!(
+        "{table}\n{} bugs, {} seeds without a bug, {:.0} s",
+        rows.len(),
+        guilty.len(),
+        begun.elapsed().as_secs_f64()
+    );
     assert!(sound.is_empty(), "these fail without any bug: {sound:#?}");
     let hidden: Vec<_> = rows.iter().filter(|r| r.seeds.contains(&None)).map(|r| r.bug.name()).collect();
     assert!(hidden.is_empty(), "not found within the limit from every starting point: {hidden:?}");

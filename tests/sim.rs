@@ -17,6 +17,9 @@ fn main() {
             }
         }
     }
-    println!("test result: {}. {good} passed; {bad} failed; 0 ignored; 0 measured; 0 filtered out", if bad == 0 { "ok" } else { "FAILED" });
+    println!(
+        "test result: {}. {good} passed; {bad} failed; 0 ignored; 0 measured; 0 filtered out",
+        if bad == 0 { "ok" } else { "FAILED" }
+    );
     assert!(bad == 0);
 }

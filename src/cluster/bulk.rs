@@ -289,7 +289,8 @@ impl Cluster {
         if text.first() != Some(&b'{') {
             let bare = text.strip_prefix(b"\"").and_then(|t| t.strip_suffix(b"\"")).unwrap_or(text);
             let word = std::str::from_utf8(bare).map_err(|_| Error::invalid("it is no text"))?;
-            let cid = word.parse().map_err(|e| Error::invalid(format!("{} is not a CID: {e}", shown(word))))?;
+            let cid =
+                word.parse().map_err(|e| Error::invalid(format!("{} is not a CID: {e}", shown(word))))?;
             let pin = self.described(cid, options)?;
             pin.check()?;
             return Ok(pin);
@@ -412,7 +413,12 @@ fn settle(
 }
 
 /// Gives a pin its holders.
-fn allocated(pin: &mut Pin, current: &[PeerId], preferred: &[PeerId], candidates: &[Candidate]) -> Result<()> {
+fn allocated(
+    pin: &mut Pin,
+    current: &[PeerId],
+    preferred: &[PeerId],
+    candidates: &[Candidate],
+) -> Result<()> {
     let (min, max) = (pin.replication_min, pin.replication_max);
     pin.allocations = allocator::allocate(&Request { min, max, current, preferred, candidates })?;
     Ok(())

@@ -208,7 +208,9 @@ async fn tell_addresses(cluster: Cluster) {
     let events = cluster.inner.rpc.host().events();
     loop {
         let addresses = cluster.inner.rpc.host().addresses();
-        if let Err(error) = cluster.inner.consensus.update_self(addresses, cluster.inner.settings.witness).await {
+        if let Err(error) =
+            cluster.inner.consensus.update_self(addresses, cluster.inner.settings.witness).await
+        {
             log::debug!(target: "cluster", "our addresses are not replicated yet: {error}");
             runtime::sleep(cluster.inner.settings.ping_interval).await;
             continue;

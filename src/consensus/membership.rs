@@ -400,7 +400,8 @@ mod tests {
             active: true,
             streaming: true,
         };
-        let mut all = vec![reach(1, true, false, 900), reach(2, false, false, 900), reach(3, false, true, 800)];
+        let mut all =
+            vec![reach(1, true, false, 900), reach(2, false, false, 900), reach(3, false, true, 800)];
         assert_eq!(next_promotion(&all, 900, 2), Some(3), "the witness, although it is behind");
         all[1].voter = true;
         all[2].voter = true;

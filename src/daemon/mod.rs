@@ -17,7 +17,7 @@ mod notify;
 mod offline;
 mod reach;
 mod recover;
-mod run;
+pub(crate) mod run;
 mod signals;
 mod upgrade;
 mod witness;

@@ -1,5 +1,9 @@
 //! `daemon`, `up`, `join`: start, wait, stop.
 
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/targets/whole_peer.rs"]
+pub(crate) mod fuzz;
+
 use super::enter::{self, Entered, Entry};
 use super::signals::Stop;
 use super::upgrade::{self, Upgraded};
@@ -158,7 +162,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     let members = Arc::new(Members::default());
     let rpc = Rpc::start(host.clone(), members.clone())?;
     let desk = Desk::open(&rpc, &data);
-    let around = nearby::Nearby::listen(&host, &config, secret_is_new);
+    let around = nearby::Nearby::listen(&host, &desk);
     let mut bootstrap = options.bootstrap.clone();
     bootstrap.extend(invited);
     let known = reach::known_addresses(&folder, &config, &bootstrap);
@@ -175,7 +179,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
         rpc: &rpc,
         desk: &desk,
         told: &bootstrap,
-        around: around.as_ref(),
+        around: (!config.cluster.mdns_interval.is_zero() && !secret_is_new).then_some(&around),
     };
     let Entered { start: begin, chosen } = entry.decide().await?;
     let joined = matches!(begin, Start::Join { .. });
@@ -208,7 +212,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     });
     members.complete.store(true, Ordering::Release);
     runtime::spawn(reach::listen_to_discovery(host.clone(), consensus.clone())).detach();
-    runtime::spawn(nearby::tell(host.clone(), desk.clone(), consensus.clone())).detach();
+    runtime::spawn(around.tell(consensus.downgrade())).detach();
     runtime::spawn(reach::knock(host.clone(), desk, consensus.downgrade(), known)).detach();
     let keep = reach::keep_peerstore(folder.clone(), identity.peer_id(), consensus.downgrade());
     runtime::spawn(keep).detach();

@@ -150,8 +150,7 @@ impl Sim {
     fn create(&mut self, peer: Peer) {
         // Every data folder draws its own id; the planted bug is one that takes it from the peer.
         let step = if planted::is(Bug::WipedKeepsItsId) { 0 } else { LIFE_STEP };
-        let (raft_id, life) =
-            self.nodes.get(&peer).map_or((peer, 0), |n| (n.raft_id + step, n.life + 1));
+        let (raft_id, life) = self.nodes.get(&peer).map_or((peer, 0), |n| (n.raft_id + step, n.life + 1));
         let node = Node {
             peer_id: peer_id(peer),
             raft_id,

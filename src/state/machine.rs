@@ -26,7 +26,7 @@ mod recover;
 pub use recover::{recoveries, Recovery};
 
 /// Key of the digest in [`Table::Meta`].
-pub(super) const DIGEST_KEY: &[u8] = b"digest";
+pub(crate) const DIGEST_KEY: &[u8] = b"digest";
 /// Key of the Raft configuration in [`Table::Meta`].
 const CONF_STATE_KEY: &[u8] = b"conf_state";
 /// Key of the list of removed Raft ids in [`Table::Meta`].

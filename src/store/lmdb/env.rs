@@ -14,9 +14,10 @@
 use super::Options;
 use crate::error::{Context as _, Error, Result};
 use crate::store::files;
+use crate::store::pages::{Found, Pages};
 use heed::types::Bytes;
 use heed::{
-    CommitOrAbort, CompactionOption, Database, Env, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls,
+    CommitOrAbort, CompactionOption, Database, Env, EnvFlags, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls,
 };
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -30,6 +31,9 @@ pub(super) type Db = Database<'static, Bytes, Bytes>;
 const GRAIN: usize = 64 << 10;
 /// Maps double up to this size and then grow by it.
 const GROWTH_STEP: usize = 1 << 30;
+/// Files up to this size are verified page by page whenever they are opened: about 150,000 pins, a tenth of a second.
+/// Larger ones are when the daemon runs (`daemon::scrub`).
+const VERIFIED: usize = 64 << 20;
 /// The smallest map worth opening when the system refuses larger ones.
 const SMALLEST_MAP: usize = 1 << 20;
 /// Read transactions at once, in all threads: the blocking pool and a few snapshots fit many times.
@@ -78,16 +82,15 @@ impl<const N: usize> Environment<N> {
     pub(super) fn open(dir: &Path, tables: [&'static str; N], options: &Options) -> Result<Self> {
         files::make_dir(dir)?;
         let file = dir.join("data.mdb");
-        let present = file.exists();
         let used = std::fs::metadata(&file).map_or(0, |m| usize::try_from(m.len()).unwrap_or(usize::MAX));
+        verify(&file, used)?;
         // A quarter more than the file, so that opening is not followed by growing at once.
         let wanted = round(options.map_size.max(used.saturating_add(used / 4))).min(round(options.map_limit));
         let live = open_falling(dir, &tables, wanted, round(used).max(SMALLEST_MAP))
             .context(format!("opening the database in {}", dir.display()))?;
-        if !present {
-            // LMDB flushes the file; that the file exists at all is the directory's matter.
-            files::sync_dir(dir)?;
-        }
+        // LMDB flushes the file; that the file exists at all is the directory's matter. Whoever made it may have been
+        // killed before this.
+        files::sync_dir(dir)?;
         Ok(Environment {
             dir: dir.to_path_buf(),
             tables,
@@ -247,6 +250,21 @@ impl<const N: usize> Held<N> {
     }
 }
 
+/// Verifies the pages of a file before LMDB trusts them: all of them when there are few, else the meta pages.
+fn verify(file: &Path, size: usize) -> Result<()> {
+    if size == 0 {
+        return Ok(());
+    }
+    let pages = Pages::open(file, None);
+    let found = pages.map(|pages| if size <= VERIFIED { pages.walk(&[], &mut |_, _, _| ()) } else { Found::default() });
+    let fault = match found {
+        Ok(found) if found.is_whole() => return Ok(()),
+        Ok(found) => found.faults.into_iter().next().unwrap_or_default(),
+        Err(fault) => fault,
+    };
+    Err(Error::corrupt(format!("the database {} is damaged: {fault}; `pinfold state check` says what to do", file.display())))
+}
+
 /// Opens with a map of `wanted` bytes, or of half as much as often as the system says that it has no
 /// room, down to `least`.
 fn open_falling<const N: usize>(
@@ -278,6 +296,39 @@ fn open_mapped(dir: &Path, size: usize) -> heed::Result<Env<WithoutTls>> {
     // SAFETY: the file is only ever changed through LMDB: it lies in a folder of mode 0700 whose lock lets
     // one daemon in, heed refuses to open it twice in this process, and the flags are LMDB's defaults.
     unsafe { options.open(dir) }
+}
+
+/// A read transaction of another process's environment: its pages stay as they are while this lives. Nothing is read
+/// through it; whoever holds it reads the file's pages of that transaction (`store::pages`).
+pub(in crate::store) struct Reader {
+    txn: RoTxn<'static, WithoutTls>,
+}
+
+impl Reader {
+    /// Registers beside whoever has the environment open. What readers that died left behind is cleared away, so that it
+    /// does not keep pages from being used again.
+    #[allow(unsafe_code)]
+    pub(in crate::store) fn hold(dir: &Path) -> Result<Reader> {
+        let size = std::fs::metadata(dir.join("data.mdb")).map_or(0, |m| m.len());
+        let size = round(usize::try_from(size).unwrap_or(usize::MAX)).max(SMALLEST_MAP);
+        let mut options = EnvOpenOptions::new().read_txn_without_tls();
+        options.map_size(size).max_readers(MAX_READERS);
+        // SAFETY: opened for reading, by a process that has it open nowhere else, and no page is read through the map but
+        // the meta pages, which are at the beginning of every environment; the lock file keeps readers and writer apart.
+        let env = unsafe { options.flags(EnvFlags::READ_ONLY).open(dir) };
+        let env = env.map_err(|e| lmdb_error(e).context(format!("reading beside the daemon in {}", dir.display())))?;
+        let stale = env.clear_stale_readers().map_err(lmdb_error)?;
+        if stale > 0 {
+            log::debug!("store: {stale} readers of {} had died", dir.display());
+        }
+        let txn = env.static_read_txn().map_err(lmdb_error)?;
+        Ok(Reader { txn })
+    }
+
+    /// The transaction.
+    pub(in crate::store) fn txn(&self) -> u64 {
+        self.txn.id() as u64
+    }
 }
 
 fn with_tables<const N: usize>(
