@@ -242,7 +242,7 @@ impl Cluster {
     }
 
     fn check_now(&self, batch: &[Line], options: &PinOptions) -> Result<Checked> {
-        let (members, candidates) = (self.member_ids(), self.candidates());
+        let (members, candidates) = (self.holder_ids(), self.candidates());
         let mut checked = Checked::default();
         // What earlier lines of this batch bring, by position in `ready`.
         let mut drafted: HashMap<Cid, usize> = HashMap::new();
@@ -313,7 +313,7 @@ impl Cluster {
         };
         (pin.replication_min, pin.replication_max) = self.factors(&given)?;
         super::pins::check_expiry(&pin)?;
-        // Who is no member cannot hold it; who is one keeps it, so that an export comes back as it was.
+        // Who is no member, or a witness, cannot hold it; who can keeps it, so that an export comes back as it was.
         pin.allocations.retain(|peer| members.contains(peer));
         if pin.is_everywhere() {
             pin.allocations.clear();
