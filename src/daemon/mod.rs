@@ -17,6 +17,7 @@ mod offline;
 mod reach;
 mod recover;
 mod run;
+mod scrub;
 mod signals;
 mod upgrade;
 
