@@ -348,11 +348,22 @@ impl Chaos {
         }
     }
 
-    /// Whether this peer's vote may be lost for good (`dead`), or leave with all it has: nobody else's is, and the other
-    /// voters are a majority without it. One that may be promoted at any moment counts as a voter.
+    /// Whether this peer's vote may be lost for good (`dead`), or leave with all it has: nobody else's is, the other
+    /// voters are a majority without it, and all of them know who votes. One that may be promoted at any moment counts
+    /// as a voter.
     fn may_lose(&mut self, id: RaftId, dead: bool) -> bool {
         let Some(members) = self.sim.checks.model.members() else { return false };
         if self.going.is_some_and(|going| members.contains_key(&going)) {
+            return false;
+        }
+        // Whoever does not know of the last change of members may still need a vote that has become worth nothing.
+        let since = self.sim.checks.model.members_since();
+        let knows = |id: &RaftId| {
+            let peer = self.sim.who(*id).and_then(|peer| self.sim.nodes.get(&peer));
+            let driver = peer.filter(|n| !n.is_busy()).and_then(|n| n.driver.as_ref());
+            driver.is_some_and(|d| d.status().applied >= since)
+        };
+        if dead && !members.keys().filter(|other| **other != id).all(knows) {
             return false;
         }
         self.going = None;
@@ -418,9 +429,7 @@ impl Chaos {
             members.is_some_and(|m| m.contains_key(&id))
         };
         let arrived: Vec<Peer> = self.outside.keys().copied().filter(|p| inside(*p)).collect();
-        for peer in arrived {
-            self.outside.remove(&peer);
-        }
+        self.outside.retain(|peer, _| !arrived.contains(peer));
         let waiting: Vec<Peer> =
             self.outside.iter().filter(|(_, (t, at))| t.is_none() && *at <= now).map(|(p, _)| *p).collect();
         for peer in waiting {

@@ -301,6 +301,11 @@ impl Model {
         self.members.last().map(|(_, members)| members)
     }
 
+    /// The entry that changed the members last.
+    pub(super) fn members_since(&self) -> u64 {
+        self.members.last().map_or(0, |(index, _)| *index)
+    }
+
     /// Whether this Raft id was removed.
     pub(super) fn is_removed(&self, id: RaftId) -> bool {
         self.removed.contains(&id)

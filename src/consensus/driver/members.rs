@@ -3,9 +3,11 @@
 use super::Driver;
 use crate::consensus::membership::{self, Reach, Removal, Step};
 use crate::consensus::proposals::Reply;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::state::{Member, MemberChange, Role};
+use crate::store::LogBatch;
 use libp2p::PeerId;
+use raft::eraftpb::{Entry, EntryType};
 use raft::ProgressState;
 
 /// A leader that is a witness tries to hand its office over once in so many election timeouts. A transfer that nobody
@@ -98,6 +100,21 @@ impl Driver {
             }
             return;
         }
+    }
+
+    /// Makes it durable that a change of members is committed, before anybody is told. raft-rs goes by the members as
+    /// applied, and a peer that hears of its removal may be gone for good: of two voters, the other would forget with
+    /// a power cut that it needs that vote no longer, and wait for it for ever.
+    pub(super) fn keep_changes(&mut self, committed: &[Entry]) -> Result<()> {
+        let Some(last) = committed.last().filter(|_| {
+            committed.iter().any(|entry| entry.get_entry_type() != EntryType::EntryNormal)
+        }) else {
+            return Ok(());
+        };
+        // Not what raft-rs takes for committed: the log on the disk may not have that yet.
+        let mut hard_state = self.node.raft.hard_state();
+        hard_state.commit = last.index;
+        self.node.raft.mut_store().append(LogBatch { hard_state: Some(hard_state), ..LogBatch::default() })
     }
 
     pub(super) fn reach(&self) -> Vec<Reach> {
