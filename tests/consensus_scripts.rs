@@ -7,6 +7,7 @@
 //! - `cluster N…`: the first one founds, the others join; waits until all vote.
 //! - `found N`, `join N`, `add N at=M`: empty disks that found; that wait; a peer that becomes a member.
 //! - `crash N`, `restart N`, `disk N fails`: power cut, start again on the same disks, broken disks.
+//! - `lost N M…`: M and others notice that their connections to N are gone.
 //! - `cut N M`, `isolate N`, `heal`, `faults drop=.. duplicate=.. delay=.. break=..`: the network.
 //! - `pin N name…`, `unpin N name`, `fill N count`: changes asked at peer N.
 //! - `remove N at=M`, `handover N`, `read N`: members, leadership, ReadIndex.
@@ -136,6 +137,11 @@ impl goldenscript::Runner for Runner {
                 self.request(at.ok_or("at=N is missing")?, Request::Add(number(0)?))?;
             }
             "crash" => numbers.iter().for_each(|p| self.sim.crash(*p)),
+            "lost" => {
+                for peer in &numbers[1..] {
+                    self.sim.lose(*peer, numbers[0])?;
+                }
+            }
             "restart" => {
                 for peer in &numbers {
                     self.sim.restart(*peer)?;

@@ -65,6 +65,9 @@ pub struct Init {
     /// key file of the private network
     #[argh(option)]
     pub swarm_key: Option<String>,
+    /// vote, hold no content
+    #[argh(switch)]
+    pub witness: bool,
     /// ask for the secret
     #[argh(switch)]
     pub custom_secret: bool,
@@ -117,6 +120,9 @@ pub struct Up {
     /// key file of the private network
     #[argh(option)]
     pub swarm_key: Option<String>,
+    /// vote, hold no content
+    #[argh(switch)]
+    pub witness: bool,
     /// leave when stopping
     #[argh(switch)]
     pub leave: bool,
@@ -137,6 +143,9 @@ pub struct Join {
     /// key file of the private network
     #[argh(option)]
     pub swarm_key: Option<String>,
+    /// vote, hold no content
+    #[argh(switch)]
+    pub witness: bool,
     /// leave when stopping
     #[argh(switch)]
     pub leave: bool,
@@ -229,6 +238,40 @@ pub struct StateUpgrade {
     /// do not ask
     #[argh(switch)]
     pub yes: bool,
+}
+
+/// `state check`
+#[derive(FromArgs, Clone, Debug, Default, PartialEq)]
+pub struct StateCheck {
+    /// read every block
+    #[argh(switch)]
+    pub blocks: bool,
+    /// as JSON
+    #[argh(switch)]
+    pub json: bool,
+    /// folders to look at
+    #[argh(positional)]
+    pub folders: Vec<String>,
+}
+
+/// `state recover`
+#[derive(FromArgs, Clone, Debug, Default, PartialEq)]
+pub struct StateRecover {
+    /// change nothing
+    #[argh(switch)]
+    pub look: bool,
+    /// as JSON
+    #[argh(switch)]
+    pub json: bool,
+    /// although others answer
+    #[argh(switch)]
+    pub force: bool,
+    /// do not ask
+    #[argh(switch)]
+    pub yes: bool,
+    /// further folders to look at
+    #[argh(positional)]
+    pub folders: Vec<String>,
 }
 
 /// Commands without flags and with at most one argument.
@@ -452,6 +495,35 @@ pub struct PinUpdate {
     pub what: Vec<String>,
 }
 
+/// `pin import`
+#[derive(FromArgs, Clone, Debug, Default, PartialEq)]
+pub struct PinImport {
+    /// copies
+    #[argh(option)]
+    pub replication: Option<i32>,
+    /// fewest copies
+    #[argh(option)]
+    pub replication_min: Option<i32>,
+    /// most copies
+    #[argh(option)]
+    pub replication_max: Option<i32>,
+    /// preferred holders
+    #[argh(option)]
+    pub allocations: Option<String>,
+    /// pin name
+    #[argh(option)]
+    pub name: Option<String>,
+    /// unpin after
+    #[argh(option)]
+    pub expire_in: Option<String>,
+    /// key=value
+    #[argh(option)]
+    pub metadata: Vec<String>,
+    /// the list
+    #[argh(positional)]
+    pub file: String,
+}
+
 /// `pin ls`
 #[derive(FromArgs, Clone, Debug, Default, PartialEq)]
 pub struct PinLs {
@@ -529,6 +601,8 @@ pub enum Parsed {
     ConfigCheck,
     ConfigKeys(ConfigKeys),
     StateUpgrade(StateUpgrade),
+    StateRecover(StateRecover),
+    StateCheck(StateCheck),
     Version,
     PeerVersion,
     Id,
@@ -544,6 +618,7 @@ pub enum Parsed {
     PinAdd(Box<PinAdd>),
     PinRm(PinRm),
     PinUpdate(PinUpdate),
+    PinImport(Box<PinImport>),
     PinLs(PinLs),
     Status(Status),
     Sync(LocalOne),
@@ -581,6 +656,8 @@ pub fn parse(words: &Words) -> Result<(Globals, Parsed), Failure> {
         Cmd::ConfigCheck => Parsed::ConfigCheck,
         Cmd::ConfigKeys => Parsed::ConfigKeys(typed(&name, own)?),
         Cmd::StateUpgrade => Parsed::StateUpgrade(typed(&name, own)?),
+        Cmd::StateRecover => Parsed::StateRecover(typed(&name, own)?),
+        Cmd::StateCheck => Parsed::StateCheck(typed(&name, own)?),
         Cmd::Version => Parsed::Version,
         Cmd::PeerVersion => Parsed::PeerVersion,
         Cmd::Id => Parsed::Id,
@@ -596,6 +673,7 @@ pub fn parse(words: &Words) -> Result<(Globals, Parsed), Failure> {
         Cmd::PinAdd => Parsed::PinAdd(Box::new(typed(&name, own)?)),
         Cmd::PinRm => Parsed::PinRm(typed(&name, own)?),
         Cmd::PinUpdate => Parsed::PinUpdate(typed(&name, own)?),
+        Cmd::PinImport => Parsed::PinImport(Box::new(typed(&name, own)?)),
         Cmd::PinLs => Parsed::PinLs(typed(&name, own)?),
         Cmd::Status => Parsed::Status(typed(&name, own)?),
         Cmd::Sync => Parsed::Sync(typed(&name, own)?),

@@ -49,7 +49,7 @@ pub fn run(face: Face, globals: &Globals, command: Parsed, encoding: Encoding) -
             daemon(args.stats, options)
         }
         Parsed::Up(args) => {
-            let fresh = fresh(args.ipfs.as_deref(), args.swarm_key.as_deref())?;
+            let fresh = fresh(args.ipfs.as_deref(), args.swarm_key.as_deref(), args.witness)?;
             let (leave, insecure_no_secret, bootstrap) = (args.leave, args.insecure_no_secret, Vec::new());
             let mode = RunMode::Up;
             let upgrade = false;
@@ -60,7 +60,7 @@ pub fn run(face: Face, globals: &Globals, command: Parsed, encoding: Encoding) -
         Parsed::Join(args) => {
             // A token that lost its end is told before a folder is made for it.
             config::Invite::parse(&args.token)?;
-            let fresh = fresh(args.ipfs.as_deref(), args.swarm_key.as_deref())?;
+            let fresh = fresh(args.ipfs.as_deref(), args.swarm_key.as_deref(), args.witness)?;
             let (leave, insecure_no_secret, bootstrap) = (args.leave, false, Vec::new());
             let mode = RunMode::Join(args.token);
             let upgrade = false;
@@ -88,6 +88,10 @@ pub fn run(face: Face, globals: &Globals, command: Parsed, encoding: Encoding) -
         Parsed::ConfigCheck => super::config::check(&folder),
         Parsed::ConfigKeys(args) => super::config::explain(args.prefix.as_deref(), args.markdown),
         Parsed::StateUpgrade(args) => state_upgrade(&folder, args.force || args.yes || globals.force),
+        Parsed::StateCheck(args) => super::check::run(&folder, &args),
+        Parsed::StateRecover(args) => {
+            super::recover::run(&folder, &args)
+        }
         other => Err(Failure::Usage(format!("{other:?} is not a command for this machine"))),
     }
 }
@@ -127,8 +131,9 @@ fn read_swarm_key(file: Option<&str>) -> Result<Option<SwarmKey>> {
 }
 
 /// What `up` and `join` make of a fresh folder.
-fn fresh(ipfs: Option<&str>, swarm_key: Option<&str>) -> Outcome<FreshOptions> {
-    Ok(FreshOptions { kubo: asks_for_kubo(ipfs)?.unwrap_or(false), swarm_key: read_swarm_key(swarm_key)? })
+fn fresh(ipfs: Option<&str>, swarm_key: Option<&str>, witness: bool) -> Outcome<FreshOptions> {
+    let kubo = asks_for_kubo(ipfs)?.unwrap_or(false);
+    Ok(FreshOptions { kubo, swarm_key: read_swarm_key(swarm_key)?, witness })
 }
 
 fn init(face: Face, folder: &Folder, args: &args::Init, force: bool) -> Outcome {
@@ -166,6 +171,7 @@ fn init(face: Face, folder: &Folder, args: &args::Init, force: bool) -> Outcome 
         embedded,
         peername: None,
         swarm_key: read_swarm_key(args.swarm_key.as_deref())?,
+        witness: args.witness,
     };
     let report = init::init(folder, &options, &Env::process())?;
     let mut err = std::io::stderr();
@@ -368,7 +374,7 @@ fn ask(question: &str) -> Outcome<Option<String>> {
 }
 
 /// A yes-or-no question; anything but a yes is a no in the end.
-fn yes(question: &str) -> Outcome<bool> {
+pub(super) fn yes(question: &str) -> Outcome<bool> {
     for _ in 0..ATTEMPTS {
         match ask(&format!("{question} "))?.map(|a| a.to_lowercase()).as_deref() {
             Some("y" | "yes") => return Ok(true),

@@ -71,6 +71,8 @@ pub enum Cmd {
     ConfigCheck,
     ConfigKeys,
     StateUpgrade,
+    StateRecover,
+    StateCheck,
     Version,
     PeerVersion,
     Id,
@@ -83,6 +85,7 @@ pub enum Cmd {
     PinAdd,
     PinRm,
     PinUpdate,
+    PinImport,
     PinLs,
     Status,
     Sync,
@@ -406,6 +409,11 @@ const SWARM_KEY: Flag = Flag::value(
     "FILE",
     "swarm.key of the embedded node's private network; without it the key is made from the cluster's secret",
 );
+const WITNESS: Flag = Flag::switch(
+    "witness",
+    &[],
+    "a witness: it votes and holds no content, the third vote of a home with two boards",
+);
 
 const ADD: &[Flag] = &[
     Flag::switch("recursive", &["r"], "add folders with everything in them (pinfold: always)"),
@@ -448,6 +456,7 @@ pub const COMMANDS: &[Command] = &[
             Flag::value("datastore", &[], "NAME", "accepted for ipfs-cluster's scripts; pinfold has one store").hidden(),
             IPFS.or("embedded; kubo for ipfs-cluster-service"),
             SWARM_KEY,
+            WITNESS,
             Flag::switch("custom-secret", &["s"], "ask for the cluster secret instead of making one"),
             Flag::value("peers", &[], "ADDRESSES", "full addresses (comma list) of the other peers"),
             Flag::switch("force", &["f"], "overwrite the configuration without asking"),
@@ -472,6 +481,7 @@ pub const COMMANDS: &[Command] = &[
         .flags(&[
             IPFS.or("embedded"),
             SWARM_KEY,
+            WITNESS,
             Flag::switch("leave", &["x"], "leave the cluster when stopping").hidden(),
             Flag::switch("stats", &[], "accepted for ipfs-cluster's scripts; there are no Prometheus metrics yet").hidden(),
             INSECURE,
@@ -482,6 +492,7 @@ pub const COMMANDS: &[Command] = &[
         .flags(&[
             IPFS.or("embedded"),
             SWARM_KEY,
+            WITNESS,
             Flag::switch("leave", &["x"], "leave the cluster when stopping").hidden(),
             Flag::switch("stats", &[], "accepted for ipfs-cluster's scripts; there are no Prometheus metrics yet").hidden(),
         ]),
@@ -534,6 +545,29 @@ pub const COMMANDS: &[Command] = &[
                  it again, also after a power cut, does no harm.",
             )
             .flags(&[FORCE, Flag::switch("yes", &["y"], "do not ask")]),
+        command(Cmd::StateCheck, "check", Faces::P, Side::Local, "Verifies everything that this peer has on disk, changing nothing")
+            .args("[FOLDER...]", 0, ANY)
+            .details(
+                "Works on a stopped peer, and beside a running daemon. Each finding says what to do about it. The exit code is 10 \
+                 when something is damaged, else 0.",
+            )
+            .flags(&[
+                Flag::switch("blocks", &["b"], "read every block of the embedded node and check its hash, which takes its time"),
+                Flag::switch("json", &["j"], "as JSON"),
+            ]),
+        command(Cmd::StateRecover, "recover", Faces::P, Side::Local, "Makes a cluster of one of a survivor, when the majority is lost for good")
+            .args("[FOLDER...]", 0, ANY)
+            .details(
+                "Says what this peer has, explains, and asks. The data from before is kept beside the new. Refuses while another \
+                 member answers. With --look it only shows what this peer has, and the peers of the FOLDERs, to find the best \
+                 survivor.",
+            )
+            .flags(&[
+                Flag::switch("look", &["l"], "only show what there is to recover, and change nothing"),
+                Flag::switch("json", &["j"], "with --look: as JSON"),
+                Flag::switch("force", &["f"], "give members up although something answers at their addresses"),
+                Flag::switch("yes", &["y"], "do not ask"),
+            ]),
     ]),
     group("config", Faces::P, Side::Local, "Checks, explains and upgrades the configuration", &[
         command(Cmd::ConfigUpgrade, "upgrade", Faces::P, Side::Local, "Writes today's service.json from one of any age")
@@ -605,6 +639,22 @@ pub const COMMANDS: &[Command] = &[
         command(Cmd::PinUpdate, "update", Faces::PC, Side::Client, "Pins new content like an existing pin, fetching only what differs")
             .args("<existing CID> <new CID or path>", 0, 2)
             .flags(&[NAME, EXPIRE_IN, NO_STATUS, WAIT, WAIT_LIMIT, WAIT_TIMEOUT]),
+        command(Cmd::PinImport, "import", Faces::P, Side::Client, "Pins everything that a list names, in one request")
+            .args("<FILE>", 1, 1)
+            .details(
+                "FILE (- for standard input) has a CID on each line, or a pin in JSON as `state export` and GET \
+                 /allocations write it; flags are for the lines that are a CID alone. Pins that are there already stay \
+                 as they are, so that a list may be sent again. Lines that are no pins are printed, the others are pinned.",
+            )
+            .flags(&[
+                Flag::value("replication", &["r"], "N", "number of copies: sets --rmin and --rmax").or("0"),
+                RMIN,
+                RMAX,
+                ALLOCS,
+                NAME,
+                EXPIRE_IN,
+                METADATA,
+            ]),
         command(Cmd::PinLs, "ls", Faces::PC, Side::Client, "Lists the pinset, or shows one pin")
             .args("[CID]", 0, 1)
             .flags(&[Flag::value("filter", &[], "TYPES", "types of pins: pin, meta-pin, clusterdag-pin, shard-pin, all").or("all")]),

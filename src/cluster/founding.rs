@@ -101,6 +101,16 @@ pub fn read_record(data: &Path) -> Result<Option<Record>> {
     Ok(Some(record))
 }
 
+/// Makes the record in a data folder, if there is one, that of a new Raft id: what this peer was told stays, what it
+/// promised and founded under the old id goes.
+///
+/// # Errors
+/// As [`read_record`], or when the disk refuses.
+pub fn renew_record(data: &Path, raft_id: RaftId) -> Result<()> {
+    let Some(Record { list, bootstrap, .. }) = read_record(data)? else { return Ok(()) };
+    write_record(data, &Record { bootstrap, ..Record::new(raft_id, list) })
+}
+
 /// Writes the record of a data folder, durably.
 fn write_record(data: &Path, record: &Record) -> Result<()> {
     let mut text = serde_json::to_vec_pretty(record).map_err(|e| Error::internal(e.to_string()))?;

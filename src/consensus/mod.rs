@@ -24,6 +24,7 @@ pub mod membership;
 pub mod message;
 pub mod proposals;
 pub mod reads;
+pub mod recover;
 pub mod settings;
 mod shared;
 pub mod snapshot;
@@ -125,6 +126,8 @@ pub struct Status {
     pub cluster_version: u16,
     /// Whether we were removed from the cluster.
     pub removed: bool,
+    /// What we were told of a recovery of our cluster without us.
+    pub superseded: Option<driver::Superseded>,
     /// Why consensus stopped, if it did (a disk error): the daemon must end.
     pub failed: Option<String>,
 }

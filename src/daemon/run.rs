@@ -1,9 +1,13 @@
 //! `daemon`, `up`, `join`: start, wait, stop.
 
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/targets/whole_peer.rs"]
+pub(crate) mod fuzz;
+
 use super::enter::{self, Entered, Entry};
 use super::signals::Stop;
 use super::upgrade::{self, Upgraded};
-use super::{build, files, fresh, legacy, notify, reach, say, DaemonOptions, RunMode, STOP_LIMIT};
+use super::{build, files, fresh, legacy, nearby, notify, reach, say, scrub, DaemonOptions, RunMode, STOP_LIMIT};
 use crate::api::{self, server::Server};
 use crate::cluster::founding::Desk;
 use crate::cluster::{Cluster, Parts};
@@ -37,6 +41,8 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(30);
 enum Ending {
     Signal(String),
     Removed,
+    /// The cluster was recovered without this peer, under this id, and has all that this peer knows.
+    Superseded(u64),
     Failed(String),
 }
 
@@ -79,6 +85,7 @@ struct Peer {
     cluster: Cluster,
     server: Option<Server>,
     proxy: Option<Server>,
+    damage: scrub::Damage,
     _lock: crate::config::FolderLock,
     _watchdog: Option<smol::Task<()>>,
 }
@@ -116,6 +123,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
         RunMode::Join(_) => "join",
     };
     let lock = folder.lock(what)?;
+    let secret_is_new = options.mode == RunMode::Up && nearby::secret_is_new(&folder, &env);
     let invited = fresh::prepare(&folder, &options.mode, &options.fresh, &env)?;
     let (config, warnings) = Config::load(&folder, &env)?;
     for warning in warnings {
@@ -140,7 +148,13 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     }
     let opened = {
         let data = data.clone();
-        runtime::unblock(move || store::open(&data)).await
+        runtime::unblock(move || {
+            let (log, state) = store::open(&data)?;
+            let state: Arc<dyn StateStore> = Arc::new(state);
+            scrub::before_start(&state)?;
+            Ok((log, state))
+        })
+        .await
     };
     let (log, state) = match opened {
         Ok(opened) => opened,
@@ -149,12 +163,12 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
             return Err(runtime::unblock(move || upgrade::explain(error, &folder, &data)).await);
         }
     };
-    let state: Arc<dyn StateStore> = Arc::new(state);
 
     let host = Host::start(build::host(&config, &identity)).await?;
     let members = Arc::new(Members::default());
     let rpc = Rpc::start(host.clone(), members.clone())?;
     let desk = Desk::open(&rpc, &data);
+    let around = nearby::Nearby::listen(&host, &desk);
     let mut bootstrap = options.bootstrap.clone();
     bootstrap.extend(invited);
     let known = reach::known_addresses(&folder, &config, &bootstrap);
@@ -171,6 +185,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
         rpc: &rpc,
         desk: &desk,
         told: &bootstrap,
+        around: (!config.cluster.mdns_interval.is_zero() && !secret_is_new).then_some(&around),
     };
     let Entered { start: begin, chosen } = entry.decide().await?;
     let joined = matches!(begin, Start::Join { .. });
@@ -186,13 +201,11 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     let _ = members.consensus.set(consensus.clone());
     desk.is_member(&consensus, chosen).await;
 
-    let tracker = Tracker::start(
-        identity.peer_id(),
-        build::tracker(&config),
-        ipfs.clone(),
-        state.clone(),
-        consensus.events(),
-    );
+    let (me, how) = (identity.peer_id(), build::tracker(&config));
+    let tracker = match config.consensus.witness {
+        true => Tracker::idle(me, how, ipfs.clone(), state.clone()),
+        false => Tracker::start(me, how, ipfs.clone(), state.clone(), consensus.events()),
+    };
     let cluster = Cluster::start(Parts {
         me: identity.peer_id(),
         name: config.cluster.peername.clone(),
@@ -205,9 +218,12 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     });
     members.complete.store(true, Ordering::Release);
     runtime::spawn(reach::listen_to_discovery(host.clone(), consensus.clone())).detach();
+    runtime::spawn(around.tell(consensus.downgrade())).detach();
     runtime::spawn(reach::knock(host.clone(), desk, consensus.downgrade(), known)).detach();
     let keep = reach::keep_peerstore(folder.clone(), identity.peer_id(), consensus.downgrade());
     runtime::spawn(keep).detach();
+    let damage = scrub::Damage::default();
+    runtime::spawn(scrub::watch(state.clone(), consensus.downgrade(), damage.clone())).detach();
     let server = match build::rest(&config, &folder) {
         Some(rest) => Some(api::start_rest(rest, cluster.clone()).await.context("api.restapi")?),
         None => None,
@@ -253,6 +269,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
         cluster,
         server,
         proxy,
+        damage,
         _lock: lock,
         _watchdog: watchdog,
     };
@@ -289,6 +306,9 @@ impl Peer {
             members.len()
         ));
         say(format_args!("  folder  {}", self.folder.path().display()));
+        if self.config.consensus.witness {
+            say("  role    witness: it votes and holds no content");
+        }
         if !api.is_empty() {
             say(format_args!("  API     {}", api.join(" ")));
         }
@@ -305,8 +325,11 @@ impl Peer {
         let watch = async {
             loop {
                 let status = self.consensus.status();
-                if let Some(reason) = status.failed {
+                if let Some(reason) = status.failed.or_else(|| self.damage.get()) {
                     return Ending::Failed(reason);
+                }
+                if let Some(news) = status.superseded.filter(|news| news.covered) {
+                    return Ending::Superseded(news.into);
                 }
                 if status.removed {
                     return Ending::Removed;
@@ -324,10 +347,13 @@ impl Peer {
             Ending::Removed => {
                 log::warn!(target: "service", "this peer was removed from the cluster: stopping")
             }
+            Ending::Superseded(into) => {
+                log::warn!(target: "service", "the cluster was recovered without this peer, as {into:016x}: stopping")
+            }
             Ending::Failed(reason) => log::error!(target: "service", "stopping: {reason}"),
         }
         let alive = matches!(ending, Ending::Signal(_));
-        let mut left = matches!(ending, Ending::Removed);
+        let mut left = matches!(ending, Ending::Removed | Ending::Superseded(_));
         if alive && (leave || self.config.cluster.leave_on_shutdown) {
             match Box::pin(runtime::timeout(LEAVE_LIMIT, "leaving the cluster", self.cluster.leave())).await {
                 Ok(gone) => left = gone,
@@ -390,6 +416,10 @@ impl Peer {
             Ending::Removed => Err(Error::conflict(
                 "this peer was removed from the cluster; its data was put aside, `pinfold join` with a new token lets it back in",
             )),
+            // The peerstore stays: it is the way into the recovered cluster.
+            Ending::Superseded(into) => Err(Error::conflict(format!(
+                "the cluster lost its majority and was recovered without this peer, as {into:016x}; all that this peer knew is in it, and its data was put aside (raft.old.0): start it again, and it joins as a new member with the content that it has"
+            ))),
             _ => Ok(()),
         }
     }

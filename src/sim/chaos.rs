@@ -54,6 +54,8 @@ struct Chaos {
     outside: BTreeMap<Peer, (Option<Ticket>, u64)>,
     /// The voter that is lost, or on its way out.
     going: Option<RaftId>,
+    /// Removed Raft ids that have asked to be let in again.
+    returned: BTreeSet<RaftId>,
     history: BTreeMap<String, Vec<(Ticket, Operation)>>,
 }
 
@@ -115,6 +117,7 @@ impl Chaos {
             knobs: knobs.clone(),
             outside: BTreeMap::new(),
             going: None,
+            returned: BTreeSet::new(),
             history: BTreeMap::new(),
         }
     }
@@ -405,6 +408,14 @@ impl Chaos {
             None => true,
         };
         if removed && peer <= self.knobs.peers {
+            let id = self.sim.nodes.get(&peer).map(|n| n.raft_id);
+            if let Some(id) = id.filter(|id| self.sim.is_up(peer) && !self.returned.contains(id)) {
+                // First it tries to come back with what it has; that is refused, or the members will tell.
+                self.returned.insert(id);
+                let at = self.sim.leader().unwrap_or(peer);
+                self.sim.ask(at, Request::Add(peer), PATIENCE);
+                return Ok(());
+            }
             self.report.count("join", 1);
             self.begin_anew(peer)?;
         }
@@ -443,7 +454,7 @@ impl Chaos {
     fn answered(&mut self, ticket: Ticket, answer: Answer) {
         let known = match &answer.result {
             Ok(_) => End::Done,
-            Err(e) if matches!(e.kind(), Kind::Conflict | Kind::NotFound) => End::Refused,
+            Err(e) if self.sim.checks.model.is_refused(ticket, e.kind()) => End::Refused,
             Err(_) => End::Unknown,
         };
         if let Request::Add(peer) = *answer.request {
@@ -580,10 +591,10 @@ impl Chaos {
     }
 
     fn verify(&mut self) -> Result<(), Broken> {
-        if let Some((ticket, index)) = self.sim.checks.told_too_early() {
+        if let Some(ticket) = self.sim.checks.told_too_early() {
             return Err(broken(
                 "false acknowledgement",
-                format!("request {ticket} was acknowledged at entry {index}, which was never committed"),
+                format!("request {ticket} was answered, but never committed"),
             ));
         }
         let mut checks = std::mem::take(&mut self.sim.checks);

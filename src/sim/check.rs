@@ -61,6 +61,7 @@ pub(super) struct Checks {
     seen: BTreeMap<Peer, Seen>,
     /// Answers that left in the middle of a turn, before anybody could see the commit.
     early: Vec<(Ticket, u64)>,
+    early_refusals: Vec<(Ticket, Kind)>,
     /// Entries that some peer has installed as a snapshot or replayed, counted for the report.
     pub(super) compared: u64,
 }
@@ -212,6 +213,14 @@ impl Checks {
         }
         if leads && committed > known {
             self.is_safe(peer, node, driver, known, disks)?;
+            // One that has just taken office may have heard of it from the leader before.
+            let led = self.leaders.get(&term) == Some(&driver.status().raft_id);
+            if led && self.model.stamp(committed).is_some_and(|stamp| stamp.term < term) {
+                return Err(broken(
+                    "committed by an older term",
+                    format!("peer {peer} leads term {term} and counts copies of the older entry {committed}"),
+                ));
+            }
         }
         self.early_answers()
     }
@@ -383,7 +392,7 @@ impl Checks {
         request: &Request,
         result: &error::Result<u64>,
         reading: Option<&Reading>,
-        floor: u64,
+        (floor, asks): (u64, u64),
     ) -> Result<(), Broken> {
         if let Some(reading) = reading {
             if reading.applied < floor {
@@ -404,11 +413,10 @@ impl Checks {
                 self.early.push((ticket, *index));
                 self.early_answers()
             }
-            Err(e) if matches!(e.kind(), Kind::Conflict | Kind::NotFound) => {
-                if self.model.is_refused(ticket, e.kind()) {
-                    return Ok(());
-                }
-                Err(broken("false refusal", format!("{request:?} was refused ({e}), but the log does not say so")))
+            // One that was asked more than once may be in conflict with what nobody can tell any more.
+            Err(e) if e.kind() == Kind::NotFound || e.kind() == Kind::Conflict && asks <= 1 => {
+                self.early_refusals.push((ticket, e.kind()));
+                self.early_answers()
             }
             Err(_) => Ok(()),
         }
@@ -424,12 +432,21 @@ impl Checks {
             }
         }
         self.early.retain(|(_, index)| *index > last);
-        Ok(())
+        let model = &self.model;
+        self.early_refusals.retain(|(ticket, kind)| !model.is_refused(*ticket, *kind));
+        match self.early_refusals.iter().find(|(ticket, _)| !model.places(*ticket).is_empty()) {
+            None => Ok(()),
+            Some((ticket, kind)) => Err(broken(
+                "false refusal",
+                format!("request {ticket} was refused ({kind:?}), but the log does not say so"),
+            )),
+        }
     }
 
-    /// Whether somebody was told of an entry that nobody has seen committed.
-    pub(super) fn told_too_early(&self) -> Option<(Ticket, u64)> {
-        self.early.first().copied()
+    /// A request whose answer nobody has seen committed.
+    pub(super) fn told_too_early(&self) -> Option<Ticket> {
+        let done = self.early.first().map(|(ticket, _)| *ticket);
+        done.or(self.early_refusals.first().map(|(ticket, _)| *ticket))
     }
 
     /// The stores of a peer agree with each other, as they are on the disk.

@@ -188,6 +188,8 @@ struct Open {
     waits: bool,
     /// It is committed there, and this peer has not applied it yet.
     applying: bool,
+    /// How often a leader was asked.
+    asks: u64,
 }
 
 /// All callers.
@@ -198,6 +200,8 @@ pub(super) struct Client {
     answers: BTreeMap<Ticket, Answer>,
     /// The highest entry that somebody was told of.
     told: u64,
+    /// What its peer knew to be committed before a change was asked for; kept, as its questions may arrive late.
+    since: BTreeMap<Ticket, u64>,
 }
 
 /// Before a request is tried again.
@@ -226,6 +230,7 @@ impl Sim {
             attempt: 0,
             waits: false,
             applying: false,
+            asks: 0,
         };
         self.client.open.insert(ticket, open);
         self.network.launch(self.ms, Flight::Again { ticket, attempt: 0 });
@@ -264,8 +269,8 @@ impl Sim {
     ) -> Result<(), super::Broken> {
         let Some(open) = self.client.open.remove(&ticket) else { return Ok(()) };
         self.happened += 1;
-        let Open { request, at, asked, floor, attempt: attempts, .. } = open;
-        self.checks.answered(ticket, &request, &result, reading.as_ref(), floor)?;
+        let Open { request, at, asked, floor, attempt: attempts, asks, .. } = open;
+        self.checks.answered(ticket, &request, &result, reading.as_ref(), (floor, asks))?;
         if let Ok(index) = &result {
             self.client.told = self.client.told.max(*index);
         }
@@ -321,7 +326,13 @@ impl Sim {
         };
         open.attempt += 1;
         open.waits = true;
-        let attempt = open.attempt;
+        open.asks += 1;
+        let (attempt, first) = (open.attempt, open.asks == 1);
+        if first && request.is_command() {
+            let committed = self.status(at).map_or(0, |s| s.committed);
+            self.client.since.insert(ticket, committed);
+        }
+        let Some(open) = self.client.open.get(&ticket) else { return Ok(()) };
         let patience = if request.is_local() { open.deadline } else { open.deadline.min(now + ATTEMPT) };
         self.network.launch(patience, Flight::Again { ticket, attempt });
         if let Some(way) = way {
@@ -402,6 +413,14 @@ impl Sim {
                 self.network.launch(pause, Flight::Again { ticket, attempt });
                 Ok(())
             }
+            // Asked once and refused, as by the handle: it is in no log, and is asked anew.
+            Err(e) if e.kind() == Kind::Conflict && open.request.is_command() && open.asks == 1 => {
+                (open.waits, open.asks) = (false, 0);
+                open.attempt += 1;
+                let attempt = open.attempt;
+                self.network.launch(pause, Flight::Again { ticket, attempt });
+                Ok(())
+            }
             Err(e)
                 if e.kind() == Kind::NotFound
                     && attempt > 1
@@ -475,6 +494,7 @@ impl Sim {
                     addresses: Vec::new(),
                     role: Role::Learner,
                     version: if ticket % 2 == 0 { RELEASE.to_owned() } else { String::new() },
+                    witness: false,
                 })
             }
             Request::Raise(version) => Command::RaiseVersion(*version),
@@ -501,7 +521,8 @@ impl Sim {
             return Err(Error::invalid("the cluster does not speak this version yet"));
         }
         let (reply, wait) = async_channel::bounded(1);
-        Ok((Input::Propose { id: ticket, data: command.encode(), reply }, Wait::Committed(wait)))
+        let since = self.client.since.get(&ticket).copied();
+        Ok((Input::Propose { id: ticket, since, data: command.encode(), reply }, Wait::Committed(wait)))
     }
 }
 

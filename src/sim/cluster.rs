@@ -9,17 +9,20 @@ use super::client::Client;
 use super::disk::{Mark, Recorder, Shared, SlowLog, SlowState};
 use super::model::{Fact, Members};
 use super::network::{Faults, Flight, Network, Peer, TICK};
+use super::schedule::EPOCH;
 use super::Rng;
 use crate::consensus::driver::{Driver, Input};
 use crate::consensus::message::Body;
 use crate::consensus::settings::{mix, Settings};
 use crate::consensus::{bootstrap, ConsensusConfig, Start};
 use crate::error::{Error, Result};
+use crate::planted::{self, Bug};
 use crate::state::{Member, RaftId, Role};
 use crate::store::memory::{MemoryLog, MemoryState, Trouble};
 use crate::store::{LogStore, StateStore};
 use cid::Cid;
 use libp2p::PeerId;
+use raft::eraftpb::{Message, MessageType};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
@@ -218,8 +221,10 @@ impl Sim {
     }
 
     fn create(&mut self, peer: Peer) {
+        // Every data folder draws its own id; the planted bug is one that takes it from the peer.
+        let step = if planted::is(Bug::WipedKeepsItsId) { 0 } else { LIFE_STEP };
         let old = self.nodes.remove(&peer);
-        let (raft_id, life) = old.as_ref().map_or((peer, 0), |n| (n.raft_id + LIFE_STEP, n.life + 1));
+        let (raft_id, life) = old.as_ref().map_or((peer, 0), |n| (n.raft_id + step, n.life + 1));
         let (log, state) = (MemoryLog::new(raft_id), MemoryState::new());
         log.watch();
         let node = Node {
@@ -332,6 +337,14 @@ impl Sim {
         node.paused = node.paused.max(until);
         let flight = Flight::Resume { peer, life: node.life };
         self.network.launch(until, flight);
+    }
+
+    /// Lets a peer notice that its connections to another one are gone.
+    ///
+    /// # Errors
+    /// As [`Sim::tick`].
+    pub fn lose(&mut self, peer: Peer, other: Peer) -> Result<(), Broken> {
+        self.drive(peer, Some(Input::Lost(peer_id(other))))
     }
 
     /// Lets a peer's disks fail from now on, or work again.
@@ -500,13 +513,32 @@ impl Sim {
         if let Body::Messages(messages) = &frame.body {
             let longest = messages.iter().map(|m| m.entries.len()).max().unwrap_or_default();
             self.longest_append = self.longest_append.max(longest);
-            messages.iter().try_for_each(|m| self.checks.heard(m))?;
+            messages.iter().try_for_each(|m| self.promised(m).and_then(|()| self.checks.heard(m)))?;
             self.note(|| {
                 let each: Vec<String> = messages.iter().map(words).collect();
                 format!("from {from} to {to}: {}", each.join("; "))
             });
         }
         self.drive(to, Some(Input::Frame(peer_id(from), frame)))
+    }
+
+    /// A vote that arrives stands on its voter's disk: a power cut there would not make it vote again.
+    fn promised(&self, m: &Message) -> Result<(), Broken> {
+        let voter = self.nodes.values().find(|node| node.raft_id == m.from);
+        let Some(voter) = voter.filter(|_| m.get_msg_type() == MessageType::MsgRequestVoteResponse) else {
+            return Ok(());
+        };
+        let disk = voter.log.durable_hard_state();
+        if m.reject || disk.term > m.term || (disk.term, disk.vote) == (m.term, m.to) {
+            return Ok(());
+        }
+        Err(broken(
+            "promise not kept",
+            format!(
+                "Raft id {} voted for {} in term {}, and its disk says {} in term {}",
+                m.from, m.to, m.term, disk.vote, disk.term
+            ),
+        ))
     }
 
     /// Gives a peer an input and lets it turn, unless it works or stands still.
@@ -524,6 +556,7 @@ impl Sim {
         if node.busy || node.paused > now {
             return Ok(());
         }
+        planted::set_clock(EPOCH + (now / 1_000) as i64 + node.clock);
         if let Err(error) = node.turn() {
             let driver = node.driver.take();
             if let Some(mut driver) = driver {

@@ -24,6 +24,7 @@ mod check;
 mod client;
 mod cluster;
 mod disk;
+pub mod founding;
 pub mod knobs;
 pub mod linear;
 mod model;

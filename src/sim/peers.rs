@@ -83,6 +83,7 @@ impl Sim {
             addresses: Vec::new(),
             role: Role::Learner,
             version: String::new(),
+            witness: false,
         })
     }
 

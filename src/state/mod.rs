@@ -21,7 +21,8 @@ pub mod transfer;
 mod types;
 pub mod version;
 
-pub use machine::{Machine, MemberChange, MAX_REMOVED};
+pub(crate) use machine::DIGEST_KEY;
+pub use machine::{recoveries, Machine, MemberChange, Recovery, MAX_REMOVED};
 pub use moves::{Move, MAX_MENTIONS};
 pub use pin::{Pin, PinMode, PinType};
 pub use query::{Iter, Pins, PAGE};

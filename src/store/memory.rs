@@ -13,6 +13,7 @@
 use super::overlay::{check_row, slot, Layer, Overlay, Row};
 use super::{Incarnation, LogBatch, LogStore, SnapshotSink, SnapshotSource, StateStore, Table, WriteBatch};
 use crate::error::{Error, Result};
+use crate::planted::{self, Bug};
 use crate::state::{Applied, RaftId};
 use raft::eraftpb::{Entry, HardState};
 use std::collections::{BTreeMap, VecDeque};
@@ -156,7 +157,7 @@ impl MemoryState {
         let mut mark = disk.overlay.durable();
         if let Some((layer, applied)) = disk.flushing.take().filter(|_| flushed) {
             disk.carry(&layer);
-            mark = applied;
+            mark = if planted::is(Bug::MarkInOtherCommit) { mark } else { applied };
         }
         if let Some((tables, applied)) = disk.before.take().filter(|_| !installed) {
             disk.durable = tables;
@@ -284,6 +285,11 @@ impl StateStore for MemoryState {
             Err(never) => match never {},
         };
         let mut tables = sink.tables;
+        if planted::is(Bug::SnapshotOnTop) {
+            for (key, old) in &disk.durable[slot(Table::Pins)] {
+                tables[slot(Table::Pins)].entry(key.clone()).or_insert_with(|| old.clone());
+            }
+        }
         tables[slot(Table::Local)] = local.into_iter().collect();
         let mark = disk.overlay.durable();
         disk.overlay = Overlay::new(counts(&tables), applied);
@@ -435,6 +441,13 @@ impl MemoryLog {
         }
     }
 
+    /// The hard state that would be there after a power cut now.
+    pub fn durable_hard_state(&self) -> HardState {
+        let disk = lock(&self.shared);
+        let first = disk.under_way.as_ref().and_then(VecDeque::front);
+        first.map_or(&disk.hard_state, |undo| &undo.hard_state).clone()
+    }
+
     /// Up to where the log is truncated on the disk.
     pub fn durable_mark(&self) -> Applied {
         let disk = lock(&self.shared);
@@ -549,7 +562,7 @@ impl LogStore for MemoryLog {
             added: batch.entries.len(),
             added_from: batch.entries.first().map_or(u64::MAX, |entry| entry.index),
         };
-        if batch.reset_to.is_some() {
+        if batch.reset_to.is_some() && !planted::is(Bug::LogKeptBehindSnapshot) {
             undo.front.extend(disk.entries.drain(..));
         }
         disk.mark = mark;
@@ -564,6 +577,12 @@ impl LogStore for MemoryLog {
             undo.back.reverse();
         }
         disk.entries.extend(batch.entries);
+        if planted::is(Bug::ConflictingTailStays) {
+            let last = disk.last();
+            let tail = undo.back.iter().filter(|entry| entry.index > last).cloned();
+            undo.added += tail.clone().count();
+            disk.entries.extend(tail);
+        }
         if let Some(hard_state) = batch.hard_state {
             disk.hard_state = hard_state;
         }

@@ -8,16 +8,21 @@
 //!
 //! The traits here are the seam: `lmdb` ships, `memory` is the simulator's disk.
 
+mod crc;
 mod files;
 pub mod lmdb;
 pub mod memory;
 mod overlay;
+pub mod pages;
 pub(crate) mod record;
+pub mod recover;
 pub mod rotate;
+mod swap;
 #[cfg(test)]
 mod tests;
 pub mod upgrade;
 
+pub(crate) use crc::crc32c;
 pub(crate) use files::{make_dir, write_atomically};
 pub use lmdb::{open_log, open_state, LmdbLog, LmdbState, Options};
 
@@ -152,6 +157,7 @@ pub trait LogStore: Send + 'static {
 /// See [`lmdb::open_log`] and [`lmdb::open_state`].
 pub fn open(dir: &std::path::Path) -> Result<(lmdb::LmdbLog, lmdb::LmdbState)> {
     upgrade::refuse_cut_off(dir)?;
+    recover::settle(dir)?;
     let options = lmdb::Options::default();
     Ok((lmdb::open_log(&dir.join("log"), &options)?, lmdb::open_state(&dir.join("state"), &options)?))
 }

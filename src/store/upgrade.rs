@@ -16,17 +16,10 @@
 
 use super::files;
 use super::lmdb::{self, Options};
+use super::swap::{self, beside, parent, rename, same_owner};
 use crate::error::{Context as _, Error, Result};
 use crate::state::Applied;
-use rustix::fs::RenameFlags;
-use rustix::io::Errno;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-
-/// Bytes that must stay free beside the copy: the environments' own books and what the daemon writes first.
-const SPARE: u64 = 32 << 20;
-/// Backups of one format that may lie beside the data; nobody upgrades as often.
-const MAX_BACKUPS: usize = 1_000;
 
 /// What is to be upgraded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,12 +76,6 @@ pub enum Upgrade {
     Needed(Plan),
 }
 
-fn beside(data: &Path, suffix: &str) -> PathBuf {
-    let mut name = data.as_os_str().to_os_string();
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
 fn draft(data: &Path) -> PathBuf {
     beside(data, ".upgrading")
 }
@@ -97,23 +84,9 @@ fn finished(data: &Path) -> PathBuf {
     beside(data, ".upgraded")
 }
 
-fn parent(data: &Path) -> &Path {
-    data.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-fn rename(from: &Path, to: &Path) -> Result<()> {
-    std::fs::rename(from, to).context(format!("moving {} to {}", from.display(), to.display()))
-}
-
 /// The first free name for data of this format.
 fn backup_name(data: &Path, format: u32) -> Result<PathBuf> {
-    let mut names = (0..MAX_BACKUPS).map(|n| beside(data, &format!(".format{format}.{n}")));
-    names.find(|name| !name.exists()).ok_or_else(|| {
-        Error::full(format!(
-            "there are {MAX_BACKUPS} backups like {} already: remove some of them",
-            beside(data, &format!(".format{format}.0")).display()
-        ))
-    })
+    swap::backup_name(data, &format!("format{format}"))
 }
 
 /// Refuses to take a missing data folder for a fresh one when an upgrade of it was cut off.
@@ -189,9 +162,10 @@ impl Plan {
     /// # Errors
     /// The disk's, or `verify`'s: then the data is what it was.
     pub fn run(&self, options: &Options, verify: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-        self.check_space()?;
+        swap::check_space(&self.data, self.bytes, "the upgrade")?;
         let draft = draft(&self.data);
         let made = lmdb::copy(&self.data, &draft, options)
+            .and_then(|()| swap::copy_files(&self.data, &draft))
             .and_then(|()| self.compare(&draft, options))
             .and_then(|()| verify(&draft))
             .and_then(|()| same_owner(&self.data, &draft))
@@ -202,55 +176,7 @@ impl Plan {
             return Err(error
                 .context(format!("the upgrade was given up, and {} is what it was", self.data.display())));
         }
-        match rustix::fs::renameat_with(
-            rustix::fs::CWD,
-            &self.data,
-            rustix::fs::CWD,
-            &draft,
-            RenameFlags::EXCHANGE,
-        ) {
-            Ok(()) => {
-                files::sync_dir(parent(&self.data))?;
-                rename(&draft, &self.backup)?;
-            }
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => self.swap_by_renames(&draft)?,
-            Err(error) => {
-                return Err(Error::from_io(
-                    format!("exchanging {} and {}", self.data.display(), draft.display()),
-                    &error.into(),
-                ))
-            }
-        }
-        files::sync_dir(parent(&self.data))
-    }
-
-    /// For file systems that cannot exchange two names.
-    fn swap_by_renames(&self, draft: &Path) -> Result<()> {
-        // Its own name first: between the next two, only that tells that it is whole.
-        let copy = finished(&self.data);
-        rename(draft, &copy)?;
-        files::sync_dir(parent(&self.data))?;
-        rename(&self.data, &self.backup)?;
-        files::sync_dir(parent(&self.data))?;
-        rename(&copy, &self.data)
-    }
-
-    /// Whether the copy fits on the disk.
-    fn check_space(&self) -> Result<()> {
-        let at = parent(&self.data);
-        // A system that does not say leaves it to the copying to find out.
-        let Ok(stat) = rustix::fs::statvfs(at) else { return Ok(()) };
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        let needed = self.bytes.saturating_add(SPARE);
-        if free >= needed {
-            return Ok(());
-        }
-        Err(Error::full(format!(
-            "the upgrade keeps the old data and makes a copy, which needs {} MiB; {} has {} MiB free: make room there",
-            needed.div_ceil(1 << 20),
-            at.display(),
-            free >> 20
-        )))
+        swap::take_place(&self.data, &draft, &finished(&self.data), &self.backup)
     }
 
     /// Whether the copy holds what the data does.
@@ -265,25 +191,6 @@ impl Plan {
         }
         Err(Error::corrupt(format!("the copy differs from the data: {copy:?} instead of {self:?}")))
     }
-}
-
-/// Gives the copy to the owner of the data: whoever runs this as root must not lock the daemon out.
-fn same_owner(data: &Path, copy: &Path) -> Result<()> {
-    let doing = |path: &Path| format!("giving {} to the owner of {}", path.display(), data.display());
-    let owner = std::fs::metadata(data).context(doing(copy))?;
-    let mut waiting = vec![copy.to_path_buf()];
-    while let Some(path) = waiting.pop() {
-        let meta = std::fs::symlink_metadata(&path).context(doing(&path))?;
-        if (meta.uid(), meta.gid()) != (owner.uid(), owner.gid()) {
-            std::os::unix::fs::lchown(&path, Some(owner.uid()), Some(owner.gid())).context(doing(&path))?;
-        }
-        if meta.is_dir() {
-            for entry in std::fs::read_dir(&path).context(doing(&path))? {
-                waiting.push(entry.context(doing(&path))?.path());
-            }
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -369,7 +276,7 @@ mod tests {
         let data = old(&dir);
         let plan = needed(&data);
         lmdb::copy(&data, &draft(&data), &TINY).expect("copy");
-        plan.swap_by_renames(&draft(&data)).expect("swap");
+        swap::by_renames(&data, &draft(&data), &finished(&data), &plan.backup).expect("swap");
         is_new(&data);
         assert_eq!(beside(&data), ["raft", "raft.format1.0"]);
     }

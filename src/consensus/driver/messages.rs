@@ -5,6 +5,7 @@ use crate::consensus::message::{self, Body, Frame};
 use crate::consensus::snapshot::{Fetched, Incoming, SnapshotRequest, Verdict};
 use crate::consensus::LOG;
 use crate::error::{Error, Result};
+use crate::planted::{self, Bug};
 use crate::state::{Applied, Event, Member, RaftId};
 use libp2p::PeerId;
 use raft::eraftpb::{Entry, Message, MessageType, Snapshot};
@@ -47,7 +48,14 @@ impl Driver {
     /// speak for a Raft id that is known to be another peer's. Ids that we do not know are heard, because
     /// a peer that was away does not know the leader that was added meanwhile, and a joiner knows nobody.
     pub(super) fn receive(&mut self, sender: PeerId, frame: Frame, out: &mut dyn Outlet) -> Result<()> {
-        if frame.cluster_id != self.settings.cluster_id || frame.to != self.settings.raft_id {
+        if frame.cluster_id != self.settings.cluster_id {
+            // Never an answer to an answer.
+            if !matches!(frame.body, Body::Recovered { .. }) {
+                self.tell_recovered(sender, frame.cluster_id, (frame.from, frame.to), out)?;
+            }
+            return Ok(());
+        }
+        if frame.to != self.settings.raft_id {
             return Ok(());
         }
         let from = frame.from;
@@ -75,6 +83,12 @@ impl Driver {
                 }
             }
             Body::AmIRemoved => (),
+            // A stranger has no say in this.
+            Body::Recovered { into, upto } => {
+                if self.members.contains_key(&from) {
+                    self.hear_recovered(sender, into, upto)?;
+                }
+            }
             Body::Messages(messages) if !self.is_removed() => {
                 for message in messages {
                     self.step(message, out)?;
@@ -85,8 +99,11 @@ impl Driver {
         Ok(())
     }
 
-    pub(super) fn step(&mut self, message: Message, out: &mut dyn Outlet) -> Result<()> {
+    pub(super) fn step(&mut self, mut message: Message, out: &mut dyn Outlet) -> Result<()> {
         let kind = message.get_msg_type();
+        if planted::is(Bug::TermNotChecked) && kind == MessageType::MsgAppend {
+            message.log_term = self.node.raft.raft_log.term(message.index).unwrap_or(message.log_term);
+        }
         let (last, committed) = (self.node.raft.raft_log.last_index(), self.node.raft.raft_log.committed);
         if message.term == self.node.raft.term {
             match kind {
@@ -131,6 +148,7 @@ impl Driver {
 
     pub(super) fn report_snapshot(&mut self, to: RaftId, verdict: Option<Verdict>) {
         match verdict {
+            _ if planted::is(Bug::SnapshotOfferForgotten) => (),
             Some(Verdict::Finish) => self.node.report_snapshot(to, SnapshotStatus::Finish),
             Some(Verdict::Failure) => self.node.report_snapshot(to, SnapshotStatus::Failure),
             None => (),
@@ -195,7 +213,7 @@ impl Driver {
         self.node.raft.mut_store().set_conf(conf);
         self.node.raft.mut_store().set_applied(applied);
         (self.applied, self.durable) = (applied, applied);
-        self.proposals.reset_log();
+        self.proposals.reset_log(applied.index);
         self.note_members();
         out.show_members(&self.members);
         out.emit(vec![Event::Replaced]);

@@ -133,16 +133,36 @@ pub(in crate::store) fn copy(data: &Path, to: &Path, options: &Options) -> Resul
         let copy: LogEnv = Environment::open(&dir, log::TABLES, options)?;
         bring_forward(&copy, log::META, "log", &log_dir(data))?;
     }
-    if let Some((live, env)) = opened.state {
-        let dir = state_dir(to);
-        files::make_dir(&dir)?;
-        let inside = generation::path(&dir, live);
-        env.copy_to(&inside)?;
-        let copy: StateEnv = Environment::open(&inside, state::TABLES, options)?;
-        bring_forward(&copy, state::MARK, "state", &state_dir(data))?;
-        generation::switch(&dir, live)?;
+    if let Some(state) = opened.state {
+        copy_opened_state(state, data, to, options)?;
     }
     files::sync_dir(to)
+}
+
+/// Copies the state alone, as [`copy`] does both; the log of the copy is the caller's to make.
+///
+/// # Errors
+/// As [`copy`], and when there is no state.
+pub(in crate::store) fn copy_state(data: &Path, to: &Path, options: &Options) -> Result<()> {
+    let state = open(data, options)?.state.ok_or_else(|| {
+        Error::corrupt(format!(
+            "{} has no state: restore a backup with `pinfold state import`",
+            data.display()
+        ))
+    })?;
+    files::make_dir(to)?;
+    copy_opened_state(state, data, to, options)?;
+    files::sync_dir(to)
+}
+
+fn copy_opened_state((live, env): (u64, StateEnv), data: &Path, to: &Path, options: &Options) -> Result<()> {
+    let dir = state_dir(to);
+    files::make_dir(&dir)?;
+    let inside = generation::path(&dir, live);
+    env.copy_to(&inside)?;
+    let copy: StateEnv = Environment::open(&inside, state::TABLES, options)?;
+    bring_forward(&copy, state::MARK, "state", &state_dir(data))?;
+    generation::switch(&dir, live)
 }
 
 /// Takes an environment through all the steps that are ahead of it, in one transaction.

@@ -7,7 +7,8 @@
 
 mod env;
 mod generation;
-mod log;
+pub mod inspect;
+pub(crate) mod log;
 mod migrate;
 mod space;
 mod state;
@@ -17,7 +18,7 @@ mod tests;
 pub use log::LmdbLog;
 #[cfg(test)]
 pub(super) use migrate::stamp;
-pub(super) use migrate::{copy, look};
+pub(super) use migrate::{copy, copy_state, look};
 pub use state::LmdbState;
 
 use crate::error::{Error, Result};

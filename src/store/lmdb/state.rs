@@ -13,6 +13,7 @@ use super::generation;
 use super::space::Space;
 use super::{check_format, Options, FORMAT, FORMAT_KEY};
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::planted::{self, Bug};
 use crate::state::Applied;
 use crate::store::overlay::{check_row, slot, Layer, Overlay, Row};
 use crate::store::{files, record, SnapshotSink, SnapshotSource, StateStore, Table, WriteBatch};
@@ -36,9 +37,11 @@ const COPY_ROWS: usize = 1_000;
 pub(super) const TABLES: [&str; 5] = ["pins", "members", "meta", "local", "mark"];
 /// Where the marks are.
 pub(super) const MARK: usize = 4;
-const APPLIED_KEY: &[u8] = b"applied";
-/// Format of the applied mark.
+pub(super) const APPLIED_KEY: &[u8] = b"applied";
+/// Format of the applied mark up to pinfold 0.2.
 const MARK_FORMAT: u8 = 1;
+/// The same with a checksum behind it.
+const MARK_SUMMED: u8 = 2;
 
 pub(super) type StateEnv = Environment<5>;
 
@@ -66,9 +69,13 @@ fn open_env(dir: &Path, options: &Options) -> Result<StateEnv> {
 
 pub(super) fn read_applied(env: &StateEnv) -> Result<Applied> {
     let record = env.read(|tables, txn| Ok(tables[MARK].get(txn, APPLIED_KEY)?.map(<[u8]>::to_vec)))?;
-    record.map_or(Ok(Applied::default()), |bytes| {
-        record::decode(MARK_FORMAT, &bytes).map_err(|f| f.into_error("the applied mark", Kind::Corrupt))
-    })
+    record.map_or(Ok(Applied::default()), |bytes| decode_applied(&bytes))
+}
+
+/// The applied mark, from its record.
+pub(super) fn decode_applied(bytes: &[u8]) -> Result<Applied> {
+    record::decode_summed(MARK_FORMAT, MARK_SUMMED, bytes)
+        .map_err(|f| f.into_error("the applied mark", Kind::Corrupt))
 }
 
 pub(super) fn row_counts(env: &StateEnv) -> Result<[u64; 4]> {
@@ -135,8 +142,15 @@ impl LmdbState {
                     }
                 }
             }
-            put_applied(&tables[MARK], txn, applied)
+            match planted::is(Bug::MarkInOtherCommit) {
+                false => put_applied(&tables[MARK], txn, applied),
+                true => Ok(()),
+            }
         });
+        let done = match planted::is(Bug::MarkInOtherCommit) {
+            false => done,
+            true => done.and_then(|()| env.write(|tables, txn| put_applied(&tables[MARK], txn, applied))),
+        };
         drop::<Arc<Layer>>(layer);
         let mut shared = self.shared_mut();
         match done {
@@ -163,7 +177,7 @@ impl LmdbState {
 }
 
 fn put_applied(mark: &super::Db, txn: &mut RwTxn<'_>, applied: Applied) -> heed::Result<()> {
-    mark.put(txn, APPLIED_KEY, &record::encode(MARK_FORMAT, &applied))
+    mark.put(txn, APPLIED_KEY, &record::encode_summed(MARK_SUMMED, &applied))
 }
 
 impl StateStore for LmdbState {
@@ -263,6 +277,9 @@ impl StateStore for LmdbState {
         // been applied meanwhile is replaced anyway.
         let mut shared = self.shared_mut();
         copy_local(&shared, &env)?;
+        if planted::is(Bug::SnapshotOnTop) {
+            keep_pins(&shared, &env)?;
+        }
         env.write(|tables, txn| {
             tables[MARK].put(txn, FORMAT_KEY, &FORMAT.to_be_bytes())?;
             put_applied(&tables[MARK], txn, applied)
@@ -300,6 +317,21 @@ fn copy_local(from: &Shared, to: &StateEnv) -> Result<()> {
         .context("keeping the local records")?;
         after = rows.into_iter().last().map(|(key, _)| key);
     }
+}
+
+/// Only for [`Bug::SnapshotOnTop`]: old pins that the snapshot does not have.
+fn keep_pins(from: &Shared, to: &StateEnv) -> Result<()> {
+    let rows = from.env.read(|tables, txn| {
+        let base = tables[slot(Table::Pins)].range(txn, &(Bound::Unbounded, Bound::Unbounded))?;
+        from.overlay.scan(Table::Pins, None, usize::MAX, base)
+    })?;
+    to.write(|tables, txn| {
+        let pins = tables[slot(Table::Pins)];
+        rows.iter().try_for_each(|(key, old)| match pins.get(txn, key)?.is_some() {
+            true => Ok(()),
+            false => pins.put(txn, key, old),
+        })
+    })
 }
 
 /// A snapshot being read, in one read transaction.
