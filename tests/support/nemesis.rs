@@ -257,7 +257,6 @@ impl Arena {
         arena
     }
 
-
     /// The whole answer to a GET that must succeed, line by line.
     pub fn lines(&self, peer: usize, path: &str) -> Vec<Value> {
         let answer = self.doors[peer].ask("GET", path, RECOVERY).expect("an answer");
