@@ -10,6 +10,9 @@ mod bulk;
 mod clocks;
 mod content;
 pub mod founding;
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/targets/calls.rs"]
+pub(crate) mod fuzz;
 mod holders;
 mod holding;
 mod informers;

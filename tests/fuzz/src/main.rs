@@ -4,7 +4,8 @@
 //! `tests/fuzz/targets`. Around each input there is one more check, that of memory: what an input of n bytes may make the
 //! process hold is limited by the target's allowance, whatever lengths and counts the input claims.
 //!
-//! `PINFOLD_FUZZ=list` prints the names and the longest input of each target instead.
+//! `PINFOLD_FUZZ=list` prints the names and the longest input of each target instead; `PINFOLD_FUZZ=seeds` writes what
+//! fuzzing begins with into the folder that `PINFOLD_FUZZ_SEEDS` names, a folder per target.
 
 #![cfg_attr(fuzzing, no_main)]
 
@@ -21,7 +22,8 @@ fn main() {
 mod fuzzer {
     use super::memory;
     use libfuzzer_sys::fuzz_target;
-    use pinfold::fuzz::{Target, TARGETS};
+    use pinfold::fuzz::{seeds, Target, TARGETS};
+    use std::path::PathBuf;
     use std::sync::OnceLock;
 
     #[global_allocator]
@@ -42,12 +44,28 @@ mod fuzzer {
         fn flush(&self) {}
     }
 
+    fn write_seeds() -> std::io::Result<()> {
+        let base = std::env::var_os("PINFOLD_FUZZ_SEEDS").map(PathBuf::from).unwrap_or_default();
+        for target in TARGETS {
+            let folder = base.join(target.name);
+            std::fs::create_dir_all(&folder)?;
+            for (n, seed) in seeds(target.name).into_iter().enumerate() {
+                std::fs::write(folder.join(format!("seed-{n:02}")), &seed)?;
+            }
+        }
+        Ok(())
+    }
+
     fn choose() {
         let name = std::env::var("PINFOLD_FUZZ").unwrap_or_default();
         if name == "list" {
             for target in TARGETS {
                 println!("{} {}", target.name, target.max_len);
             }
+            std::process::exit(0);
+        }
+        if name == "seeds" {
+            write_seeds().expect("the seeds are written");
             std::process::exit(0);
         }
         let Some(target) = TARGETS.iter().find(|target| target.name == name) else {

@@ -191,9 +191,11 @@ pub(super) fn founding(data: &[u8]) {
                 let (to, kind) = asked.swap_remove(input.below(asked.len()));
                 let answer = match &kind {
                     AskKind::Hello => Answer::Fresh,
-                    AskKind::Prepare(ballot) => {
-                        Answer::Promise(ballot.clone(), Founder { peer: to.clone(), ..founder(&mut input) }, None)
-                    }
+                    AskKind::Prepare(ballot) => Answer::Promise(
+                        ballot.clone(),
+                        Founder { peer: to.clone(), ..founder(&mut input) },
+                        None,
+                    ),
                     AskKind::Accept(ballot, _) => Answer::Accepted(ballot.clone()),
                     AskKind::Chosen(plan) => Answer::Chosen(plan.clone()),
                 };

@@ -365,7 +365,9 @@ pub(super) fn kubo(data: &[u8]) {
         0 => Vec::new(),
         1 => b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n".to_vec(),
         2 => format!("HTTP/1.1 500 Internal Server Error\r\nContent-Length: {}\r\n\r\n", body.len()).into(),
-        _ => format!("HTTP/1.1 200 OK\r\nX-Chunked-Output: 1\r\nContent-Length: {}\r\n\r\n", body.len()).into(),
+        _ => {
+            format!("HTTP/1.1 200 OK\r\nX-Chunked-Output: 1\r\nContent-Length: {}\r\n\r\n", body.len()).into()
+        }
     };
     answer.extend_from_slice(body);
     let daemon = daemon();
@@ -385,12 +387,8 @@ pub(super) fn kubo(data: &[u8]) {
         match call {
             0 => drop(kubo.id().await),
             1 => {
-                let request = PinRequest {
-                    cid,
-                    mode: PinMode::Recursive,
-                    update_from: None,
-                    providers: Vec::new(),
-                };
+                let request =
+                    PinRequest { cid, mode: PinMode::Recursive, update_from: None, providers: Vec::new() };
                 drop(kubo.pin(request, Arc::new(|_| {})).await);
             }
             2 => drop(kubo.unpin(&cid).await),

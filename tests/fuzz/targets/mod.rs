@@ -16,7 +16,10 @@ mod raft_driver;
 mod raft_frames;
 #[cfg(test)]
 mod replay;
+mod seeds;
 mod state;
+
+pub use seeds::seeds;
 
 /// One place where untrusted bytes enter.
 pub struct Target {
@@ -60,6 +63,7 @@ pub const TARGETS: &[Target] = &[
     Target::new("raft_driver", raft_driver::driver).holding(16 << 20).up_to(1 << 10),
     Target::new("snapshot", state::snapshot).holding(4 << 20),
     Target::new("founding", cluster::founding).holding(4 << 20),
+    Target::new("calls", crate::daemon::run::fuzz::calls).holding(32 << 20),
     // What a disk or a log gives back.
     Target::new("records", state::records).holding(4 << 20),
     Target::new("commands", state::commands).holding(8 << 20),
@@ -70,6 +74,8 @@ pub const TARGETS: &[Target] = &[
     Target::new("identity", crate::config::fuzz::identity),
     Target::new("import", state::import).holding(4 << 20),
     // What clients send and type.
+    Target::new("rest", crate::daemon::run::fuzz::rest).holding(32 << 20),
+    Target::new("proxy", crate::daemon::run::fuzz::proxy).holding(32 << 20),
     Target::new("query", names::query),
     Target::new("names", names::names),
     Target::new("multipart", names::multipart),
@@ -166,10 +172,15 @@ pub(crate) fn pieces(data: &[u8], seed: u8) -> Vec<crate::Result<bytes::Bytes>> 
     out
 }
 
-/// An empty folder of this process, made anew for each input: in memory where the system has a place for that.
-pub(crate) fn folder(name: &str) -> std::path::PathBuf {
+/// Where the inputs of this process have their folders: in memory, where `tests/fuzz/run` finds a place for that.
+fn folders() -> std::path::PathBuf {
     let base = std::env::var_os("PINFOLD_FUZZ_DIR").map_or_else(std::env::temp_dir, Into::into);
-    let folder = base.join(format!("pinfold-fuzz-{}-{name}", std::process::id()));
+    base.join(format!("pinfold-fuzz-{}", std::process::id()))
+}
+
+/// An empty folder, made anew for each input.
+pub(crate) fn folder(name: &str) -> std::path::PathBuf {
+    let folder = folders().join(name);
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).expect("a folder for an input");
     folder

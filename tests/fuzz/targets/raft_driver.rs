@@ -10,13 +10,13 @@ use crate::clock::Timestamp;
 use crate::consensus::driver::{Driver, Input as Event, Outlet};
 use crate::consensus::message::{self, Body, Frame};
 use crate::consensus::settings::Settings;
-use crate::consensus::snapshot::{Fetched, SnapshotRequest};
+use crate::consensus::snapshot::{Chunk, Fetched, SnapshotRequest};
 use crate::consensus::{bootstrap, ConsensusConfig, Start};
 use crate::state::{version, Applied, Command, Member, MemberChange, Pin, RaftId, Role};
 use crate::store::memory::{MemoryLog, MemoryState};
 use crate::store::StateStore;
 use libp2p::PeerId;
-use raft::eraftpb::{Entry, EntryType, Message, MessageType};
+use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -79,6 +79,7 @@ fn members() -> Vec<Member> {
         addresses: Vec::new(),
         role: Role::Voter,
         version: String::new(),
+        witness: false,
     };
     identities().iter().enumerate().map(member).collect()
 }
@@ -87,6 +88,8 @@ struct Cluster {
     peers: Vec<Peer>,
     /// From, to, bytes.
     on_the_way: Vec<(usize, usize, Vec<u8>)>,
+    /// What the next snapshot says that it is, instead of what it is.
+    lie: Option<(Applied, ConfState)>,
 }
 
 impl Cluster {
@@ -120,7 +123,7 @@ impl Cluster {
             let driver = Driver::open(settings, log, store, Arc::default()).expect("a driver");
             Peer { raft_id: member.raft_id, peer_id: member.peer_id, state, driver: Some(driver) }
         });
-        Cluster { peers: peers.collect(), on_the_way: Vec::new() }
+        Cluster { peers: peers.collect(), on_the_way: Vec::new(), lie: None }
     }
 
     /// Gives a peer an input; what leaves it is on its way.
@@ -149,7 +152,8 @@ impl Cluster {
     }
 
     /// The content of a snapshot: of the first other peer that has one which is new enough.
-    fn fetch(&self, to: usize, request: &SnapshotRequest) -> Event {
+    fn fetch(&mut self, to: usize, request: &SnapshotRequest) -> Event {
+        let lie = self.lie.take();
         let givers = (0..PEERS).filter(|n| *n != to).filter_map(|n| {
             let giver = &self.peers[n];
             let source = giver.state.snapshot().ok()?;
@@ -158,7 +162,10 @@ impl Cluster {
             let mut chunks = crate::consensus::snapshot::Giver::new(source, conf);
             let mut receiver =
                 crate::consensus::snapshot::Receiver::new(&self.peers[to].state, request.at_least).ok()?;
-            while let Some(chunk) = chunks.next_chunk().ok()? {
+            while let Some(mut chunk) = chunks.next_chunk().ok()? {
+                if let (Chunk::Header { applied, conf_state }, Some((mark, conf))) = (&mut chunk, &lie) {
+                    (*applied, *conf_state) = (*mark, message::encode_conf_state(conf));
+                }
                 receiver.take(chunk).ok()?;
             }
             receiver.finish().ok()
@@ -347,7 +354,8 @@ pub(super) fn driver(data: &[u8]) {
             1 => {
                 let (reply, _) = async_channel::bounded(1);
                 let (id, data) = (input.number(), command(&mut input));
-                cluster.drive(to, Event::Propose { id, data, reply });
+                let since = input.flag().then(|| input.number());
+                cluster.drive(to, Event::Propose { id, since, data, reply });
             }
             2 => {
                 let bytes = input.bytes().to_vec();
@@ -364,7 +372,15 @@ pub(super) fn driver(data: &[u8]) {
                 }
             }
             // What is on its way stays there for the next steps.
-            4 => (0..PEERS).for_each(|n| cluster.drive(n, Event::Tick)),
+            4 if input.flag() => (0..PEERS).for_each(|n| cluster.drive(n, Event::Tick)),
+            4 => {
+                let matters = [1, 2, cluster.peers[to].state.applied().index, 9];
+                let mark = Applied { index: near(&mut input, matters), term: near(&mut input, matters) };
+                let mut ids = || input.bytes().iter().take(8).map(|id| u64::from(id % 6)).collect();
+                let (voters, learners, voters_outgoing) = (ids(), ids(), ids());
+                let conf = ConfState { voters, learners, voters_outgoing, ..ConfState::default() };
+                cluster.lie = Some((mark, conf));
+            }
             5 => cluster.carry(),
             _ if from != to => {
                 let message = likely(&mut input, &cluster.peers[to]);

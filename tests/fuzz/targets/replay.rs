@@ -1,6 +1,6 @@
 //! The corpus with every `cargo test`: each input that ever taught the fuzzers something, and each that ever failed.
 
-use super::{Target, TARGETS};
+use super::{folders, Target, TARGETS};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 
@@ -19,8 +19,18 @@ fn corpus(target: &Target) -> Vec<PathBuf> {
     files
 }
 
+/// Takes the folders of the inputs away, however the test ends.
+struct Tidy;
+
+impl Drop for Tidy {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(folders());
+    }
+}
+
 #[test]
 fn every_input_of_the_corpus_holds() {
+    let _tidy = Tidy;
     let (mut bytes, mut failed) = (0, Vec::new());
     for target in TARGETS {
         (target.run)(&[]);

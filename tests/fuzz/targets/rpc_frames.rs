@@ -1,7 +1,7 @@
 //! A stream of a call, as any peer that got through the secret may write it.
 
 use super::frame::{Channel, Frame, Wire, WireError, METHOD_MAX};
-use super::{pipe, MAX_FRAME};
+use super::{pipe, serve, Permit, Rpc, MAX_FRAME};
 use crate::error::Error;
 use crate::fuzz::pieces;
 use bytes::Bytes;
@@ -113,4 +113,27 @@ pub(crate) fn frames(data: &[u8]) {
             (heard, said) => panic!("{said:?} was said and {:?} was heard", heard.is_ready()),
         }
     }
+}
+
+/// Makes a call of ours out of raw bytes and gives the answer's messages; `None` when there was no end mark, which is how a
+/// stream of nonsense ends.
+pub(crate) async fn raw_call(rpc: &Rpc, bytes: &[u8]) -> Option<Vec<Bytes>> {
+    let (mut near, far) = pipe::pipe();
+    let permit = Permit::take(&rpc.inner, rpc.host().peer_id()).ok()?;
+    let serving = crate::runtime::spawn(serve(permit, Wire::Local(far)));
+    // A handler that does not want to read all of it ends the call.
+    let _ = near.write_all(bytes).await;
+    let _ = near.close().await;
+    let mut channel = Channel::new(Wire::Local(near));
+    let mut messages = Vec::new();
+    loop {
+        match std::future::poll_fn(|cx| channel.poll_frame(cx)).await {
+            Ok(Frame::Data(message)) => messages.push(message),
+            Ok(Frame::End(_)) => break,
+            Err(WireError::Gone) => return None,
+            Err(error) => panic!("the answer is malformed: {error:?}"),
+        }
+    }
+    serving.await;
+    Some(messages)
 }

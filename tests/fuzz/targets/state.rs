@@ -73,8 +73,7 @@ fn pin(input: &mut Input<'_>) -> Pin {
         (pin.pin_update, pin.reference) = (Some(cid(input)), Some(cid(input)));
     }
     if fields & 64 != 0 {
-        pin.kind =
-            [PinType::Data, PinType::Meta, PinType::ClusterDag, PinType::Shard][input.below(4)];
+        pin.kind = [PinType::Data, PinType::Meta, PinType::ClusterDag, PinType::Shard][input.below(4)];
         pin.mode = if input.flag() { PinMode::Direct } else { PinMode::Recursive };
         pin.shard_size = input.number();
     }
@@ -89,6 +88,7 @@ fn member(input: &mut Input<'_>) -> Member {
         addresses: (0..input.below(4)).filter_map(|_| address(input)).collect(),
         role: if input.flag() { Role::Voter } else { Role::Learner },
         version: if input.flag() { text(input) } else { String::new() },
+        witness: input.below(4) == 1,
     }
 }
 

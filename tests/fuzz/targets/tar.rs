@@ -21,7 +21,10 @@ pub(crate) fn unpack(data: &[u8]) {
         names
     };
     assert_eq!(found(&base), ["in", "kept"], "something was written elsewhere");
-    assert!(found(&base.join("in")).iter().all(|name| name == "place"), "something was written beside its place");
+    assert!(
+        found(&base.join("in")).iter().all(|name| name == "place"),
+        "something was written beside its place"
+    );
     assert_eq!(std::fs::read(base.join("kept")).expect("read"), b"as it was");
     if let Ok(what) = done {
         assert!(std::fs::symlink_metadata(&place).is_ok(), "it says that it is done, and nothing is there");
