@@ -3,7 +3,7 @@
 A `Fleet` is N peers with the mock IPFS daemon of ../shared/peers behind them (or with embedded nodes), configured as
 `pinfold init` writes it but for ports, names and what a measurement asks for. Everything it starts it ends.
 """
-import base64, hashlib, http.client, json, os, re, shutil, signal, struct, subprocess, sys, tempfile, time, urllib.request
+import base64, hashlib, http.client, json, os, re, shutil, signal, struct, subprocess, sys, tempfile, threading, time, urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
@@ -107,9 +107,12 @@ class Fleet:
     def start(self, i, args=(), wait_ready=True):
         """Starts a peer; how long until it was ready, seconds."""
         mark = os.path.getsize(self.log(i)) if os.path.exists(self.log(i)) else 0
-        log = open(self.log(i), "a")
         began = time.monotonic()
-        p = self.procs[i] = subprocess.Popen([PINFOLD, "-c", os.path.join(self.folder, str(i)), "daemon", *args], stdout=log, stderr=log, env=self.env)
+        # Through a pipe, as to systemd: lines of the log are not the peer's own writes to the disk.
+        p = self.procs[i] = subprocess.Popen([PINFOLD, "-c", os.path.join(self.folder, str(i)), "daemon", *args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=self.env)
+        threading.Thread(target=self.keep_log, args=(p.stdout, i), daemon=True).start()
+        while not os.path.exists(self.log(i)):
+            time.sleep(0.001)
         if not wait_ready:
             return None
         while True:
@@ -122,6 +125,11 @@ class Fleet:
             if time.monotonic() - began > 120:
                 sys.exit(f"peer {i} is not ready: see {self.log(i)}")
             time.sleep(0.002)
+
+    def keep_log(self, pipe, i):
+        with open(self.log(i), "ab", buffering=0) as log:
+            while piece := os.read(pipe.fileno(), 1 << 16):
+                log.write(piece)
 
     def kill(self, i, how=signal.SIGKILL):
         self.procs[i].send_signal(how)

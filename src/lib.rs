@@ -14,6 +14,7 @@
 
 pub mod allocator;
 pub mod api;
+pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod cluster;
@@ -21,6 +22,7 @@ pub mod config;
 pub mod consensus;
 pub mod daemon;
 pub mod doctor;
+pub(crate) mod durable;
 pub mod error;
 #[cfg(any(test, fuzzing))]
 #[path = "../tests/fuzz/targets/mod.rs"]

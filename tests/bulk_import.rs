@@ -77,7 +77,10 @@ fn an_export_comes_back_as_it_was() {
     let cluster = Cluster::of(3);
     let peer = &cluster.peers[0];
     let holder = cluster.peers[1].id();
-    peer.json("POST", &format!("/pins/{}?replication=1&user-allocations={holder}&name=one&meta-k=v", cid_of(1)));
+    peer.json(
+        "POST",
+        &format!("/pins/{}?replication=1&user-allocations={holder}&name=one&meta-k=v", cid_of(1)),
+    );
     peer.json("POST", &format!("/pins/{}?mode=direct&name=two", cid_of(2)));
     peer.json("POST", &format!("/pins/{}?expire-in=10h&name=three", cid_of(3)));
     let (_, before) = peer.request("GET", "/allocations").expect("a list");
@@ -172,7 +175,11 @@ fn what_is_no_list_is_refused_before_it_is_read_to_its_end() {
 
     let one = post(peer, "", b"hello");
     assert_eq!(one.status, 400);
-    assert!(refusal(&one).contains("none of 1 lines is a pin; line 1: \"hello\" is not a CID"), "{}", one.text());
+    assert!(
+        refusal(&one).contains("none of 1 lines is a pin; line 1: \"hello\" is not a CID"),
+        "{}",
+        one.text()
+    );
 
     let rubbish = "rubbish\n".repeat(1_000_000);
     let answer = post_early(peer, rubbish.as_bytes());
@@ -195,7 +202,10 @@ fn what_is_no_list_is_refused_before_it_is_read_to_its_end() {
 fn post_early(peer: &Peer, body: &[u8]) -> Answer {
     let to = address(peer);
     let mut stream = TcpStream::connect(to).expect("a connection");
-    let head = format!("POST /pins HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "POST /pins HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
     stream.write_all(head.as_bytes()).expect("head");
     let mut reader = stream.try_clone().expect("the same");
     let answer = std::thread::spawn(move || {
@@ -240,7 +250,9 @@ fn a_list_in_drops_is_not_held_back() {
     let peer = &cluster.peers[0];
     let to = address(peer);
     let mut stream = TcpStream::connect(to).expect("a connection");
-    let head = format!("POST /pins HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let head = format!(
+        "POST /pins HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    );
     stream.write_all(head.as_bytes()).expect("head");
     for n in 0..3 {
         let line = cid_of(n) + "\n";

@@ -77,7 +77,8 @@ impl Load {
                 let (next, acknowledged) = (next.clone(), acknowledged.clone());
                 std::thread::spawn(move || {
                     let limit = Some(Duration::from_secs(5));
-                    let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(limit).build().into();
+                    let agent: ureq::Agent =
+                        ureq::Agent::config_builder().timeout_global(limit).build().into();
                     while !stop.load(Ordering::Relaxed) {
                         let cid = cid_of(next.fetch_add(1, Ordering::Relaxed));
                         if agent.post(format!("{url}/pins/{cid}")).send_empty().is_ok() {
@@ -109,7 +110,9 @@ impl Load {
             wait_for("every acknowledged pin", PATIENCE, || {
                 let there: BTreeSet<String> = peer.pinned_cids().into_iter().collect();
                 let lost: Vec<&String> = acknowledged.iter().filter(|c| !there.contains(*c)).collect();
-                lost.is_empty().then_some(()).ok_or_else(|| format!("{} of {}: {lost:?}", lost.len(), peer.path()))
+                lost.is_empty()
+                    .then_some(())
+                    .ok_or_else(|| format!("{} of {}: {lost:?}", lost.len(), peer.path()))
             });
         }
     }
@@ -123,6 +126,9 @@ fn three() -> Cluster {
         config["cluster"]["disable_repinning"] = false.into();
         // Longer than the test: what the returning card holds again is what it held before.
         config["cluster"]["repin_grace"] = "10m".into();
+        // The writers pin what nobody has: that must not keep waiting what somebody has.
+        config["ipfs_connector"]["embedded"]["pin_timeout"] = "5s".into();
+        config["pin_tracker"]["stateless"]["concurrent_pins"] = 500.into();
         config["consensus"]["raft"]["heartbeat_timeout"] = "200ms".into();
         config["consensus"]["raft"]["election_timeout"] = "1s".into();
     })
@@ -135,14 +141,17 @@ fn add_at(cluster: &Cluster, at: usize, holders: &[usize], text: &str) -> String
     let ids: Vec<String> = holders.iter().map(|i| cluster.peers[*i].id()).collect();
     let n = holders.len().to_string();
     let file = file.to_str().expect("UTF-8");
-    let flags =
-        ["add", "-Q", "--rmin", &n, "--rmax", &n, "--allocations", &ids.join(","), "--wait", file];
-    ok(cluster.peers[at].ctl(&flags)).trim().to_string()
+    let ids = ids.join(",");
+    let flags = ["add", "-Q", "--rmin", &n, "--rmax", &n, "--allocations", &ids, file];
+    let cid = ok(cluster.peers[at].ctl(&flags)).trim().to_string();
+    cluster.peers[at].wait_status(&cid, "pinned", holders.len());
+    cid
 }
 
 /// The card dies; on a new one there is nothing but the identity, which was kept elsewhere. Gives the new folder.
 fn reflash(cluster: &mut Cluster, victim: usize, name: &str) -> PathBuf {
-    let kept = std::fs::read(cluster.peers[victim].folder.join("identity.json")).expect("a copy of identity.json");
+    let kept =
+        std::fs::read(cluster.peers[victim].folder.join("identity.json")).expect("a copy of identity.json");
     cluster.peers[victim].kill();
     std::fs::remove_dir_all(&cluster.peers[victim].folder).expect("the old card");
     let folder = cluster.path(name);
@@ -249,7 +258,9 @@ fn of_nine_peers_seven_vote_and_a_learner_takes_the_place_of_one_that_is_removed
         let leader = cluster.leader();
         let voters = members_of(&cluster.peers[learner], "voter");
         let victim = match round {
-            0 => (0..9).find(|i| *i != leader && voters.contains(&cluster.peers[*i].id())).expect("a follower"),
+            0 => {
+                (0..9).find(|i| *i != leader && voters.contains(&cluster.peers[*i].id())).expect("a follower")
+            }
             _ => leader,
         };
         let id = cluster.peers[victim].id();
@@ -261,7 +272,8 @@ fn of_nine_peers_seven_vote_and_a_learner_takes_the_place_of_one_that_is_removed
         wait_voters(&cluster.peers[learner], 7);
         assert_eq!(members_of(&cluster.peers[learner], "learner").len(), left);
     }
-    let (code, body) = cluster.peers[learner].request("POST", &format!("/pins/{}", cid_of(1))).expect("an answer");
+    let (code, body) =
+        cluster.peers[learner].request("POST", &format!("/pins/{}", cid_of(1))).expect("an answer");
     assert_eq!(code, 200, "{body}");
 }
 
@@ -281,7 +293,10 @@ fn a_peer_returns_after_its_removal_when_somebody_wants_it() {
     for _ in 0..2 {
         cluster.peers[2].spawn(&["daemon"]);
         let log = refused(&mut cluster.peers[2], 5);
-        assert!(log.contains("does not come back by itself: let it in again with `pinfold join TOKEN`"), "{log}");
+        assert!(
+            log.contains("does not come back by itself: let it in again with `pinfold join TOKEN`"),
+            "{log}"
+        );
     }
     assert_eq!(health(&cluster.peers[0])["members"].as_array().expect("members").len(), 2);
     // Somebody wants it.

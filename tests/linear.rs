@@ -39,46 +39,41 @@ fn histories_that_hold() {
         ("one after the other", &[at(1, 2, Pin(1)), at(3, 4, Read(Some(1))), at(5, 6, Unpin(Some(1)))]),
         ("a read beside a write sees it", &[at(1, 9, Pin(1)), at(2, 3, Read(Some(1)))]),
         ("… or does not", &[at(1, 9, Pin(1)), at(2, 3, Read(None))]),
-        ("two reads beside a write, in order", &[
-            at(1, 9, Pin(1)),
-            at(2, 3, Read(None)),
-            at(4, 5, Read(Some(1))),
-        ]),
-        ("writes side by side, the second wins", &[
-            at(1, 5, Pin(1)),
-            at(2, 6, Pin(2)),
-            at(7, 8, Read(Some(2))),
-        ]),
+        (
+            "two reads beside a write, in order",
+            &[at(1, 9, Pin(1)), at(2, 3, Read(None)), at(4, 5, Read(Some(1)))],
+        ),
+        (
+            "writes side by side, the second wins",
+            &[at(1, 5, Pin(1)), at(2, 6, Pin(2)), at(7, 8, Read(Some(2)))],
+        ),
         ("… or the first", &[at(1, 5, Pin(1)), at(2, 6, Pin(2)), at(7, 8, Read(Some(1)))]),
         ("at the same moment is side by side", &[at(1, 2, Pin(1)), at(2, 3, Read(None))]),
         ("a lost answer, done", &[at(1, 0, MaybePin(1)), at(5, 6, Read(Some(1)))]),
         ("a lost answer, never done", &[at(1, 0, MaybePin(1)), at(5, 6, Read(None))]),
-        ("a lost answer, done late", &[
-            at(1, 0, MaybePin(1)),
-            at(2, 3, Read(None)),
-            at(4, 5, Pin(2)),
-            at(6, 7, Read(Some(1))),
-        ]),
-        ("a lost unpin, done late", &[
-            at(1, 2, Pin(1)),
-            at(3, 0, MaybeUnpin),
-            at(4, 5, Read(Some(1))),
-            at(6, 7, Read(None)),
-        ]),
-        ("of two unpins one removes", &[
-            at(1, 2, Pin(1)),
-            at(3, 6, Unpin(Some(1))),
-            at(4, 5, Unpin(None)),
-            at(7, 8, Read(None)),
-        ]),
-        ("two lost unpins, both needed", &[
-            at(1, 0, MaybeUnpin),
-            at(2, 0, MaybeUnpin),
-            at(3, 4, Pin(1)),
-            at(5, 6, Read(None)),
-            at(7, 8, Pin(2)),
-            at(9, 10, Read(None)),
-        ]),
+        (
+            "a lost answer, done late",
+            &[at(1, 0, MaybePin(1)), at(2, 3, Read(None)), at(4, 5, Pin(2)), at(6, 7, Read(Some(1)))],
+        ),
+        (
+            "a lost unpin, done late",
+            &[at(1, 2, Pin(1)), at(3, 0, MaybeUnpin), at(4, 5, Read(Some(1))), at(6, 7, Read(None))],
+        ),
+        (
+            "of two unpins one removes",
+            &[at(1, 2, Pin(1)), at(3, 6, Unpin(Some(1))), at(4, 5, Unpin(None)), at(7, 8, Read(None))],
+        ),
+        (
+            "two lost unpins, both needed",
+            &[
+                at(1, 0, MaybeUnpin),
+                at(2, 0, MaybeUnpin),
+                at(3, 4, Pin(1)),
+                at(5, 6, Read(None)),
+                at(7, 8, Pin(2)),
+                at(9, 10, Read(None)),
+            ],
+        ),
     ];
     for (name, history) in good {
         assert!(holds(history), "{name}");
@@ -91,43 +86,39 @@ fn histories_that_do_not_hold() {
         ("a value from nowhere", &[at(1, 2, Read(Some(7)))]),
         ("a lost write", &[at(1, 2, Pin(1)), at(3, 4, Read(None))]),
         ("a stale read", &[at(1, 2, Pin(1)), at(3, 4, Pin(2)), at(5, 6, Read(Some(1)))]),
-        ("back and forth beside one write", &[
-            at(1, 9, Pin(1)),
-            at(2, 3, Read(Some(1))),
-            at(4, 5, Read(None)),
-        ]),
-        ("two readers that disagree", &[
-            at(1, 5, Pin(1)),
-            at(2, 6, Pin(2)),
-            at(7, 8, Read(Some(1))),
-            at(9, 10, Read(Some(2))),
-        ]),
-        ("a removed pin that comes back", &[
-            at(1, 2, Pin(1)),
-            at(3, 4, Unpin(Some(1))),
-            at(5, 6, Read(Some(1))),
-        ]),
+        (
+            "back and forth beside one write",
+            &[at(1, 9, Pin(1)), at(2, 3, Read(Some(1))), at(4, 5, Read(None))],
+        ),
+        (
+            "two readers that disagree",
+            &[at(1, 5, Pin(1)), at(2, 6, Pin(2)), at(7, 8, Read(Some(1))), at(9, 10, Read(Some(2)))],
+        ),
+        (
+            "a removed pin that comes back",
+            &[at(1, 2, Pin(1)), at(3, 4, Unpin(Some(1))), at(5, 6, Read(Some(1)))],
+        ),
         ("an unpin that finds nothing", &[at(1, 2, Pin(1)), at(3, 4, Unpin(None))]),
-        ("an unpin that removes what is gone", &[
-            at(1, 2, Pin(1)),
-            at(3, 4, Unpin(Some(1))),
-            at(5, 6, Unpin(Some(1))),
-        ]),
+        (
+            "an unpin that removes what is gone",
+            &[at(1, 2, Pin(1)), at(3, 4, Unpin(Some(1))), at(5, 6, Unpin(Some(1)))],
+        ),
         ("from the future", &[at(1, 2, Read(Some(1))), at(3, 4, Pin(1))]),
         ("from the future, without an answer", &[at(1, 2, Read(Some(1))), at(3, 0, MaybePin(1))]),
-        ("a lost pin that is done twice", &[
-            at(1, 0, MaybePin(1)),
-            at(2, 3, Read(Some(1))),
-            at(4, 5, Pin(2)),
-            at(6, 7, Read(Some(1))),
-        ]),
-        ("a lost unpin that is done twice", &[
-            at(1, 2, Pin(1)),
-            at(3, 0, MaybeUnpin),
-            at(4, 5, Read(None)),
-            at(6, 7, Pin(2)),
-            at(8, 9, Read(None)),
-        ]),
+        (
+            "a lost pin that is done twice",
+            &[at(1, 0, MaybePin(1)), at(2, 3, Read(Some(1))), at(4, 5, Pin(2)), at(6, 7, Read(Some(1)))],
+        ),
+        (
+            "a lost unpin that is done twice",
+            &[
+                at(1, 2, Pin(1)),
+                at(3, 0, MaybeUnpin),
+                at(4, 5, Read(None)),
+                at(6, 7, Pin(2)),
+                at(8, 9, Read(None)),
+            ],
+        ),
     ];
     for (name, history) in bad {
         assert!(!holds(history), "{name}");

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use support::wait_for;
 
 /// Kills in all runs together, unless `$PINFOLD_KILLS` says otherwise.
-const KILLS: usize = 60;
+const KILLS: usize = 90;
 /// Answered writes and strong reads per second, over the whole run, below which it was too quiet to show anything.
 const LEAST_RATE: f64 = 50.0;
 /// States that the checker may try for one CID.
@@ -74,7 +74,10 @@ fn compare(arena: &Arena, registers: &[Arc<Register>]) -> usize {
     let first = wait_for("the same applied entry everywhere", RECOVERY, || {
         let applied = |p| arena.health(p).and_then(|h| h["applied"].as_u64());
         let all: Vec<_> = (0..arena.peers.len()).map(applied).collect();
-        all.windows(2).all(|w| w[0].is_some() && w[0] == w[1]).then(|| pins(arena, 0)).ok_or(format!("{all:?}"))
+        all.windows(2)
+            .all(|w| w[0].is_some() && w[0] == w[1])
+            .then(|| pins(arena, 0))
+            .ok_or(format!("{all:?}"))
     });
     for peer in 1..arena.peers.len() {
         assert_eq!(pins(arena, peer), first, "p{} and p1 differ", peer + 1);
@@ -83,7 +86,13 @@ fn compare(arena: &Arena, registers: &[Arc<Register>]) -> usize {
     for register in registers {
         let Some(expected) = register.outcome() else { continue };
         let expected = expected.map(|name: Name| format!("v{name}"));
-        assert_eq!(first.get(&register.cid), expected.as_ref(), "{}: {:#?}", register.cid, register.history());
+        assert_eq!(
+            first.get(&register.cid),
+            expected.as_ref(),
+            "{}: {:#?}",
+            register.cid,
+            register.history()
+        );
         clear += 1;
     }
     clear
@@ -231,7 +240,12 @@ fn run(name: &str, peers: usize, clients: usize, kills: usize) {
     // Too quiet to have shown anything?
     assert!(rate >= LEAST_RATE, "only {rate:.0} operations per second");
     assert!(done.kills >= kills && done.hits * 3 >= done.kills, "{} of {} kills hit", done.hits, done.kills);
-    assert!(done.leaders.len() > faults.len() / 5, "{} leaders in {} faults", done.leaders.len(), faults.len());
+    assert!(
+        done.leaders.len() > faults.len() / 5,
+        "{} leaders in {} faults",
+        done.leaders.len(),
+        faults.len()
+    );
     assert!(clear * 2 >= registers.len(), "{clear} clear outcomes of {}", registers.len());
     assert!(done.woken > 0, "nobody read at a leader just woken");
 }

@@ -173,7 +173,8 @@ impl Stage {
         let (id, peer, name) = (member.raft_id, self.name(&member.peer_id), &member.name);
         let version =
             if member.version.is_empty() { String::new() } else { format!(" runs {}", member.version) };
-        format!("{id} {peer} \"{name}\" {:?} [{}]{version}", member.role, addresses.join(" "))
+        let witness = if member.witness { " witness" } else { "" };
+        format!("{id} {peer} \"{name}\" {:?} [{}]{version}{witness}", member.role, addresses.join(" "))
     }
 
     /// Applies an entry and tells answer and events.

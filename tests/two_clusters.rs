@@ -21,7 +21,8 @@ fn health(boards: &Boards, n: usize) -> Value {
 /// Names peers by id alone, as those of which a fresh peer is to be one.
 fn init_peerset(boards: &Boards, n: usize, ids: Value) {
     let file = boards.home(n).join(".pinfold/service.json");
-    let mut config: Value = serde_json::from_slice(&std::fs::read(&file).expect("service.json")).expect("JSON");
+    let mut config: Value =
+        serde_json::from_slice(&std::fs::read(&file).expect("service.json")).expect("JSON");
     config["consensus"]["raft"]["init_peerset"] = ids;
     std::fs::write(&file, config.to_string()).expect("written");
 }

@@ -19,8 +19,8 @@ fn two_copies(config: &mut Value) {
     config["cluster"]["replication_factor_max"] = 2.into();
     config["cluster"]["disable_repinning"] = false.into();
     config["cluster"]["repin_grace"] = "1s".into();
-    config["consensus"]["raft"]["heartbeat_timeout"] = "200ms".into();
-    config["consensus"]["raft"]["election_timeout"] = "1s".into();
+    config["consensus"]["raft"]["heartbeat_timeout"] = "400ms".into();
+    config["consensus"]["raft"]["election_timeout"] = "2s".into();
     config["consensus"]["raft"]["wait_for_leader_timeout"] = "5s".into();
     config["consensus"]["raft"]["network_timeout"] = "3s".into();
 }
@@ -33,6 +33,9 @@ fn home() -> Cluster {
     witness.edit(|config| {
         two_copies(config);
         config["consensus"]["raft"]["witness"] = true.into();
+        // The first to notice that nobody leads: so it is elected, and must hand over.
+        config["consensus"]["raft"]["heartbeat_timeout"] = "200ms".into();
+        config["consensus"]["raft"]["election_timeout"] = "1s".into();
     });
     witness.start(&["join", token.trim(), "--witness"]);
     cluster.peers.push(witness);
@@ -96,34 +99,42 @@ fn status(peer: &Peer, cid: &str) -> std::collections::BTreeMap<String, String> 
 fn a_home_of_two_boards_and_a_witness_survives_the_death_of_any_of_them() {
     let mut home = home();
     let cid = add(&home, 0, "keep me", &["--wait"]);
+    // A board leads when it begins: whoever dies first takes the leader with it.
+    let first = home.leader();
+    assert_ne!(first, WITNESS, "the witness leads although two boards are there");
+    let mut handed = 0;
     let mut n = 0;
     let mut next = || {
         n += 1;
         n
     };
-    for dead in [0, 1, WITNESS] {
+    for dead in [first, 1 - first, WITNESS] {
         home.peers[dead].kill();
         let alive: Vec<usize> = (0..3).filter(|i| *i != dead).collect();
         for at in &alive {
             wait_write(&home.peers[*at], next());
             wait_strong_read(&home.peers[*at], &cid);
         }
+        // The witness leads only until a board can.
+        wait_for("a leader that holds content", PATIENCE, || match home.leader() {
+            WITNESS => Err("the witness leads".into()),
+            _ => Ok(()),
+        });
+        if dead != WITNESS {
+            handed += home.peers[WITNESS].log().matches("it hands the leadership to a peer that holds content").count();
+        }
         // The content is served by whoever of the two has it.
         let holder = alive.iter().copied().find(|i| *i != WITNESS).expect("one of two boards");
         assert!(ok(home.peers[holder].ctl(&["cat", &cid])).starts_with("keep me"));
         home.peers[dead].start(&["daemon"]);
         home.peers[dead].wait_members(3);
-        // The witness leads only while it has to.
-        wait_for("a leader that holds content", PATIENCE, || match home.leader() {
-            WITNESS => Err("the witness leads".into()),
-            _ => Ok(()),
-        });
         let expected = home.peers[alive[0]].pinned_cids();
         wait_for("the same pins on who was dead", PATIENCE, || {
             let pins = home.peers[dead].pinned_cids();
             (pins == expected).then_some(()).ok_or_else(|| format!("{pins:?}"))
         });
     }
+    assert!(handed > 0, "too quiet: the witness never led");
     // A board and the witness: no majority is left. Nothing is acknowledged, and it is said who is missing.
     home.peers[0].kill();
     home.peers[WITNESS].kill();
@@ -159,7 +170,11 @@ fn a_witness_holds_nothing_and_is_asked_for_nothing() {
     assert!(listed.contains("  > Role: witness (votes, holds no content)\n"), "{listed}");
     assert!(listed.contains("  > IPFS: none\n") && !listed.contains("ERROR"), "{listed}");
     assert_eq!(witness.json("GET", "/id")["role"], "witness");
-    assert_eq!(home.peers[0].json("GET", "/id").get("role"), None, "an ordinary peer's id is as it always was");
+    assert_eq!(
+        home.peers[0].json("GET", "/id").get("role"),
+        None,
+        "an ordinary peer's id is as it always was"
+    );
     let graph = home.peers[1].json("GET", "/health/graph");
     assert_eq!(graph["witnesses"], Value::from(vec![Value::from(witness.id())]), "{graph}");
     assert!(ok(home.peers[1].ctl(&["health", "graph"])).contains("witness (witness)"));
@@ -172,7 +187,8 @@ fn a_witness_holds_nothing_and_is_asked_for_nothing() {
         for peer in &home.peers {
             wait_for("the status", PATIENCE, || {
                 let status = status(peer, cid);
-                let right = ["p0", "p1"].iter().all(|p| status[*p] == "pinned") && status["witness"] == "remote";
+                let right =
+                    ["p0", "p1"].iter().all(|p| status[*p] == "pinned") && status["witness"] == "remote";
                 right.then_some(()).ok_or_else(|| format!("{status:?}"))
             });
         }
@@ -192,16 +208,28 @@ fn a_witness_holds_nothing_and_is_asked_for_nothing() {
         vec!["pin", "add", "/ipns/example.org"],
     ] {
         let refused = witness.ctl(&args);
-        assert!(!refused.status.success() && words(&refused).contains("is a witness"), "{args:?} {}", words(&refused));
+        assert!(
+            !refused.status.success() && words(&refused).contains("is a witness"),
+            "{args:?} {}",
+            words(&refused)
+        );
     }
     let drained = home.peers[0].ctl(&["drain", &witness.id()]);
-    assert!(words(&drained).contains("is a witness and holds no content: there is nothing to drain"), "{}", words(&drained));
+    assert!(
+        words(&drained).contains("is a witness and holds no content: there is nothing to drain"),
+        "{}",
+        words(&drained)
+    );
     let plan = ok(home.peers[0].ctl(&["rebalance", "--dry-run"]));
     assert!(!plan.contains(&witness.id()) && !plan.contains("left out"), "{plan}");
     for args in [vec!["sync"], vec!["recover"], vec!["ipfs", "gc"], vec!["status"]] {
         for at in [0, WITNESS] {
             let output = home.peers[at].ctl(&args);
-            assert!(output.status.success() && !words(&output).contains("witness: "), "{args:?} {}", words(&output));
+            assert!(
+                output.status.success() && !words(&output).contains("witness: "),
+                "{args:?} {}",
+                words(&output)
+            );
         }
     }
     assert!(!witness.folder.join("ipfs").exists(), "no block store was opened");
@@ -304,10 +332,13 @@ fn a_witness_alone_founds_nothing_and_a_founding_set_may_have_one() {
     let mut alone = Peer::fresh(folder.path().join("alone"));
     alone.spawn(&["up", "--witness"]);
     let (ended, _) = alone.wait_end();
-    assert!(ended.code() == Some(5) && alone.log().contains("pinfold join TOKEN --witness"), "{}", alone.log());
-    let mut peers: Vec<Peer> = (0..3)
-        .map(|i| Peer::init(folder.path().join(format!("p{i}")), &format!("p{i}"), SECRET))
-        .collect();
+    assert!(
+        ended.code() == Some(5) && alone.log().contains("pinfold join TOKEN --witness"),
+        "{}",
+        alone.log()
+    );
+    let mut peers: Vec<Peer> =
+        (0..3).map(|i| Peer::init(folder.path().join(format!("p{i}")), &format!("p{i}"), SECRET)).collect();
     let list: Value = peers.iter().map(|p| Value::from(p.address())).collect();
     for (i, peer) in peers.iter().enumerate() {
         peer.edit(|config| {
@@ -321,7 +352,8 @@ fn a_witness_alone_founds_nothing_and_a_founding_set_may_have_one() {
     wait_for("the role", PATIENCE, || {
         let health = health(&peers[0]);
         let members = health["members"].as_array().expect("members");
-        let is = members.iter().any(|m| m["peername"] == "p1" && m["role"] == "witness" && m["votes"] == true);
+        let is =
+            members.iter().any(|m| m["peername"] == "p1" && m["role"] == "witness" && m["votes"] == true);
         is.then_some(()).ok_or_else(|| health.to_string())
     });
 }
@@ -330,12 +362,16 @@ fn a_witness_alone_founds_nothing_and_a_founding_set_may_have_one() {
 fn init_makes_a_witness_without_an_ipfs_node_of_its_own() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("w");
-    let made = pinfold().args(["-c", path.to_str().expect("UTF-8"), "init", "--witness", "--randomports"]).output();
+    let made =
+        pinfold().args(["-c", path.to_str().expect("UTF-8"), "init", "--witness", "--randomports"]).output();
     ok(made.expect("init starts"));
     let peer = Peer::fresh(path);
     assert_eq!(peer.config()["consensus"]["raft"]["witness"], true);
     let other = folder.path().join("p");
-    ok(pinfold().args(["-c", other.to_str().expect("UTF-8"), "init", "--randomports"]).output().expect("init starts"));
+    ok(pinfold()
+        .args(["-c", other.to_str().expect("UTF-8"), "init", "--randomports"])
+        .output()
+        .expect("init starts"));
     let raft = Peer::fresh(other).config()["consensus"]["raft"].clone();
     assert_eq!(raft.get("witness"), None, "a key of our own is not in a file that does not need it");
 }
@@ -371,8 +407,10 @@ fn a_cluster_with_an_older_peer_refuses_a_witness_and_names_that_peer() {
     new.wait_members(2);
     // The first release does not tell its version: major and minor are what is known of it.
     let runs = ok(under_test(&old).arg("--version").output().expect("starts"));
-    let runs = runs.trim().rsplit_once('.').expect("a version").0.rsplit(' ').next().expect("a number").to_string();
-    for (through, said) in [(&new, format!("oldie ({}, which runs {runs}", elder.id())), (&elder, "knows no witnesses".into())]
+    let runs =
+        runs.trim().rsplit_once('.').expect("a version").0.rsplit(' ').next().expect("a number").to_string();
+    for (through, said) in
+        [(&new, format!("oldie ({}, which runs {runs}", elder.id())), (&elder, "knows no witnesses".into())]
     {
         let mut witness = Peer::init(folder.path().join(format!("w{}", said.len())), "w", SECRET);
         witness.edit(|config| config["consensus"]["raft"]["witness"] = true.into());

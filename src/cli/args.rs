@@ -240,12 +240,29 @@ pub struct StateUpgrade {
     pub yes: bool,
 }
 
+/// `state check`
+#[derive(FromArgs, Clone, Debug, Default, PartialEq)]
+pub struct StateCheck {
+    /// read every block
+    #[argh(switch)]
+    pub blocks: bool,
+    /// as JSON
+    #[argh(switch)]
+    pub json: bool,
+    /// folders to look at
+    #[argh(positional)]
+    pub folders: Vec<String>,
+}
+
 /// `state recover`
 #[derive(FromArgs, Clone, Debug, Default, PartialEq)]
 pub struct StateRecover {
     /// change nothing
     #[argh(switch)]
     pub look: bool,
+    /// as JSON
+    #[argh(switch)]
+    pub json: bool,
     /// although others answer
     #[argh(switch)]
     pub force: bool,
@@ -585,6 +602,7 @@ pub enum Parsed {
     ConfigKeys(ConfigKeys),
     StateUpgrade(StateUpgrade),
     StateRecover(StateRecover),
+    StateCheck(StateCheck),
     Version,
     PeerVersion,
     Id,
@@ -639,6 +657,7 @@ pub fn parse(words: &Words) -> Result<(Globals, Parsed), Failure> {
         Cmd::ConfigKeys => Parsed::ConfigKeys(typed(&name, own)?),
         Cmd::StateUpgrade => Parsed::StateUpgrade(typed(&name, own)?),
         Cmd::StateRecover => Parsed::StateRecover(typed(&name, own)?),
+        Cmd::StateCheck => Parsed::StateCheck(typed(&name, own)?),
         Cmd::Version => Parsed::Version,
         Cmd::PeerVersion => Parsed::PeerVersion,
         Cmd::Id => Parsed::Id,

@@ -29,6 +29,7 @@ pub mod text;
 pub mod wait;
 
 mod add;
+mod check;
 mod config;
 mod doctor;
 mod dot;

@@ -1,7 +1,8 @@
 //! `pinfold state recover`: shows what a survivor has, explains, asks, and tells what to do next.
 
 use super::failure::{Failure, Outcome};
-use super::output::{self, Encoding};
+use super::args::StateRecover;
+use super::output;
 use crate::config::Folder;
 use crate::daemon::{self, Done, Look, Offer};
 use crate::error::Error;
@@ -12,28 +13,23 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// `state recover`; `agreed` is `--yes`, `force` goes on although others answer, `only_look` changes nothing, `others`
-/// are further folders to be looked at.
-pub(super) fn run(
-    folder: &Folder,
-    agreed: bool,
-    force: bool,
-    only_look: bool,
-    others: &[String],
-    encoding: Encoding,
-) -> Outcome {
-    if only_look {
-        return show(folder, others, encoding);
+/// `state recover`.
+pub(super) fn run(folder: &Folder, args: &StateRecover) -> Outcome {
+    let agreed = args.yes;
+    if args.look {
+        return show(folder, &args.folders, args.json);
     }
-    if !others.is_empty() {
-        return Err(Failure::Usage("folders are compared with --look; what is recovered is the folder of -c".into()));
+    if !args.folders.is_empty() {
+        return Err(Failure::Usage(
+            "folders are compared with --look; what is recovered is the folder of -c".into(),
+        ));
     }
     if !agreed && !std::io::stdin().is_terminal() {
         return Err(Failure::Local(Error::invalid(
             "state recover asks before it does anything, and standard input is no terminal: run it in one, or with --yes once you have read docs/guides/lost-majority.md",
         )));
     }
-    let done = daemon::state_recover(folder, force, &mut |offer| {
+    let done = daemon::state_recover(folder, args.force, &mut |offer| {
         let mut out = std::io::stdout();
         out.write_all(explained(offer).as_bytes())?;
         out.flush()?;
@@ -50,13 +46,13 @@ pub(super) fn run(
 }
 
 /// `--look`.
-fn show(folder: &Folder, others: &[String], encoding: Encoding) -> Outcome {
+fn show(folder: &Folder, others: &[String], json: bool) -> Outcome {
     let mut looks = vec![daemon::look(folder)?];
     for path in others {
         looks.push(daemon::look(&Folder::new(Path::new(path)))?);
     }
     let mut out = std::io::stdout();
-    if encoding == Encoding::Json {
+    if json {
         let all: Vec<Value> = looks.iter().map(as_json).collect();
         out.write_all(output::pretty(&Value::Array(all)).as_bytes())?;
         return Ok(());

@@ -72,6 +72,7 @@ pub enum Cmd {
     ConfigKeys,
     StateUpgrade,
     StateRecover,
+    StateCheck,
     Version,
     PeerVersion,
     Id,
@@ -544,6 +545,16 @@ pub const COMMANDS: &[Command] = &[
                  it again, also after a power cut, does no harm.",
             )
             .flags(&[FORCE, Flag::switch("yes", &["y"], "do not ask")]),
+        command(Cmd::StateCheck, "check", Faces::P, Side::Local, "Verifies everything that this peer has on disk, changing nothing")
+            .args("[FOLDER...]", 0, ANY)
+            .details(
+                "Works on a stopped peer, and beside a running daemon. Each finding says what to do about it. The exit code is 10 \
+                 when something is damaged, else 0.",
+            )
+            .flags(&[
+                Flag::switch("blocks", &["b"], "read every block of the embedded node and check its hash, which takes its time"),
+                Flag::switch("json", &["j"], "as JSON"),
+            ]),
         command(Cmd::StateRecover, "recover", Faces::P, Side::Local, "Makes a cluster of one of a survivor, when the majority is lost for good")
             .args("[FOLDER...]", 0, ANY)
             .details(
@@ -553,6 +564,7 @@ pub const COMMANDS: &[Command] = &[
             )
             .flags(&[
                 Flag::switch("look", &["l"], "only show what there is to recover, and change nothing"),
+                Flag::switch("json", &["j"], "with --look: as JSON"),
                 Flag::switch("force", &["f"], "give members up although something answers at their addresses"),
                 Flag::switch("yes", &["y"], "do not ask"),
             ]),

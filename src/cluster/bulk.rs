@@ -242,7 +242,7 @@ impl Cluster {
     }
 
     fn check_now(&self, batch: &[Line], options: &PinOptions) -> Result<Checked> {
-        let (members, candidates) = (self.member_ids(), self.candidates());
+        let (members, candidates) = (self.holder_ids(), self.candidates());
         let mut checked = Checked::default();
         // What earlier lines of this batch bring, by position in `ready`.
         let mut drafted: HashMap<Cid, usize> = HashMap::new();
@@ -289,7 +289,8 @@ impl Cluster {
         if text.first() != Some(&b'{') {
             let bare = text.strip_prefix(b"\"").and_then(|t| t.strip_suffix(b"\"")).unwrap_or(text);
             let word = std::str::from_utf8(bare).map_err(|_| Error::invalid("it is no text"))?;
-            let cid = word.parse().map_err(|e| Error::invalid(format!("{} is not a CID: {e}", shown(word))))?;
+            let cid =
+                word.parse().map_err(|e| Error::invalid(format!("{} is not a CID: {e}", shown(word))))?;
             let pin = self.described(cid, options)?;
             pin.check()?;
             return Ok(pin);
@@ -312,7 +313,7 @@ impl Cluster {
         };
         (pin.replication_min, pin.replication_max) = self.factors(&given)?;
         super::pins::check_expiry(&pin)?;
-        // Who is no member cannot hold it; who is one keeps it, so that an export comes back as it was.
+        // Who is no member, or a witness, cannot hold it; who can keeps it, so that an export comes back as it was.
         pin.allocations.retain(|peer| members.contains(peer));
         if pin.is_everywhere() {
             pin.allocations.clear();
@@ -412,7 +413,12 @@ fn settle(
 }
 
 /// Gives a pin its holders.
-fn allocated(pin: &mut Pin, current: &[PeerId], preferred: &[PeerId], candidates: &[Candidate]) -> Result<()> {
+fn allocated(
+    pin: &mut Pin,
+    current: &[PeerId],
+    preferred: &[PeerId],
+    candidates: &[Candidate],
+) -> Result<()> {
     let (min, max) = (pin.replication_min, pin.replication_max);
     pin.allocations = allocator::allocate(&Request { min, max, current, preferred, candidates })?;
     Ok(())
@@ -505,5 +511,4 @@ impl Line {
 }
 
 #[cfg(test)]
-#[path = "bulk/tests.rs"]
 mod tests;

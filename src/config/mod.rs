@@ -19,10 +19,10 @@ pub mod address;
 mod env;
 mod file;
 mod folder;
-mod identity;
 #[cfg(any(test, fuzzing))]
 #[path = "../../tests/fuzz/targets/config.rs"]
 pub(crate) mod fuzz;
+mod identity;
 pub mod init;
 mod keys;
 pub mod manual;

@@ -33,7 +33,7 @@ use super::storage::{Disk, Failure};
 use super::{settings::Settings, Status};
 use crate::error::{Error, Kind, Result};
 use crate::planted::{self, Bug};
-use crate::state::{Applied, Event, Machine, Member, RaftId, Role};
+use crate::state::{Applied, Command, Event, Machine, Member, RaftId, Role};
 use crate::store::{LogBatch, StateStore};
 use candidacy::Candidacy;
 use libp2p::PeerId;
@@ -45,6 +45,9 @@ use std::sync::{Arc, Mutex};
 
 /// Entries applied since the last flush of the state that ask for the next one.
 pub const FLUSH_ENTRIES: u64 = 10_000;
+/// The same for changed pins, of which one entry may bring many: well below what the store holds unflushed, for there a
+/// write waits for the disk, and with it this peer's heartbeats.
+pub const FLUSH_PINS: usize = 20_000;
 /// Bytes of commands that go to raft-rs as one proposal; the rest of a turn's commands follow at once.
 const MAX_PROPOSE_BYTES: usize = 1 << 20;
 /// Waiters for "applied up to" at one time.
@@ -146,6 +149,7 @@ pub struct Driver {
     looked: u64,
     applied: Applied,
     durable: Applied,
+    changed_pins: usize,
     dirty_since: u64,
     applied_at: u64,
     flushing: bool,
@@ -201,6 +205,7 @@ impl Driver {
             candidacy: None,
             looked: 0,
             applied,
+            changed_pins: 0,
             dirty_since: 0,
             applied_at: 0,
             flushing: false,
@@ -234,6 +239,7 @@ impl Driver {
         }
         while self.node.has_ready() {
             let mut ready = self.node.ready();
+            self.keep_changes(ready.committed_entries())?;
             // 1. A leader's messages leave first: its followers' disks work while ours does.
             self.send(ready.take_messages(), out);
             if planted::is(Bug::AnswersBeforeFlush) {
@@ -271,6 +277,7 @@ impl Driver {
             // 4. Our own copy counts for the majority now, which may commit more and send more.
             let mut committed = ready.take_committed_entries();
             let mut light = self.node.advance_append(ready);
+            self.keep_changes(light.committed_entries())?;
             self.send(light.take_messages(), out);
             committed.append(&mut light.take_committed_entries());
             // 5. Apply, answer, and tell raft-rs.
@@ -302,7 +309,8 @@ impl Driver {
                     let _ = reply.try_send(Err(self.not_leader()));
                 } else {
                     let deadline = self.now + self.settings.commit_ticks;
-                    if self.proposals.admit(id, since, reply, deadline) == Admission::New {
+                    let sure = || Command::decode(&data).is_ok_and(|command| command.is_never_refused());
+                    if self.proposals.admit(id, since, reply, deadline, sure) == Admission::New {
                         self.batch.push((id, data));
                     }
                 }
@@ -495,11 +503,13 @@ impl Driver {
         self.note_commit();
         self.reads.applied(self.applied.index);
         if self.applied.index > self.durable.index && !self.flushing {
-            let much = self.applied.index - self.durable.index >= FLUSH_ENTRIES;
+            let much = self.applied.index - self.durable.index >= FLUSH_ENTRIES
+                || self.changed_pins >= FLUSH_PINS;
             let long = self.now - self.dirty_since >= self.settings.flush_ticks;
             let idle = self.now - self.applied_at >= self.settings.idle_ticks;
             if much || long || idle {
                 self.flushing = true;
+                self.changed_pins = 0;
                 self.dirty_since = self.now;
                 out.flush();
                 if planted::is(Bug::FlushCountedEarly) {

@@ -406,7 +406,12 @@ impl Consensus {
     /// State changes in log order, from now on. Never loses one; the reader must keep up (bounded, then
     /// [`Event::Replaced`] stands for all that did not fit).
     pub fn events(&self) -> async_channel::Receiver<Event> {
-        self.inner.shared.subscribe()
+        self.inner.shared.subscribe(true)
+    }
+
+    /// The same without what is about single pins: whoever follows the members is not woken for each pin.
+    pub fn member_events(&self) -> async_channel::Receiver<Event> {
+        self.inner.shared.subscribe(false)
     }
 
     /// Flushes the state and stops the driver.

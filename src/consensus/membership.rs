@@ -263,6 +263,11 @@ impl Queue {
         self.waiting.push_back(step);
     }
 
+    /// Puts a step back where it was: it is the next one.
+    pub fn put_back(&mut self, step: Step) {
+        self.waiting.push_front(step);
+    }
+
     /// The next step, when none is under way.
     pub fn pop(&mut self) -> Option<Step> {
         if self.under_way.is_some() {
@@ -400,7 +405,8 @@ mod tests {
             active: true,
             streaming: true,
         };
-        let mut all = vec![reach(1, true, false, 900), reach(2, false, false, 900), reach(3, false, true, 800)];
+        let mut all =
+            vec![reach(1, true, false, 900), reach(2, false, false, 900), reach(3, false, true, 800)];
         assert_eq!(next_promotion(&all, 900, 2), Some(3), "the witness, although it is behind");
         all[1].voter = true;
         all[2].voter = true;

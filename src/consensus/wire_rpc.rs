@@ -196,8 +196,12 @@ struct Link {
 impl Link {
     async fn run(self) {
         let (mut call, mut pause, mut deaf_until) = (None, MIN_PAUSE, Instant::now());
+        // Whether there was a connection when the last letter was lost.
+        let mut connected = false;
         while let Some(letter) = self.next().await {
-            if Instant::now() < deaf_until {
+            // A peer that has come back since is heard at once, whatever the pause has grown to.
+            let back = || !connected && self.rpc.host().is_connected(&self.peer);
+            if Instant::now() < deaf_until && !back() {
                 continue;
             }
             let raft_id = letter.raft_id;
@@ -206,6 +210,7 @@ impl Link {
                 Err(error) => {
                     log::debug!(target: super::LOG, "Raft messages to peer {} are lost: {error}", self.peer);
                     call = None;
+                    connected = self.rpc.host().is_connected(&self.peer);
                     deaf_until = Instant::now() + pause;
                     pause = (pause * 2).min(MAX_PAUSE);
                     unreachable(&self.consensus, raft_id);

@@ -57,7 +57,7 @@ pub(super) struct Entry<'a> {
     pub desk: &'a Desk,
     /// From `--bootstrap` and from an invitation.
     pub told: &'a [Multiaddr],
-    /// Whom multicast discovery has heard of, where it listens.
+    /// Whom multicast discovery has heard of, where somebody can be heard who knows our secret.
     pub around: Option<&'a Nearby>,
 }
 
@@ -168,7 +168,7 @@ impl Entry<'_> {
             return Err(witness::not_alone());
         }
         if let Some(around) = self.around {
-            around.must_not_guess(self.desk, self.incarnation.raft_id).await?;
+            around.must_not_guess(self.incarnation.raft_id).await?;
         }
         Ok(Start::Found.into())
     }

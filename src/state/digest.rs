@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 const PAGE: usize = 1_000;
 
 /// What one row contributes.
-pub(super) fn row(table: Table, key: &[u8], value: &[u8]) -> u128 {
+pub(crate) fn row(table: Table, key: &[u8], value: &[u8]) -> u128 {
     let tag: u8 = match table {
         Table::Pins => 1,
         Table::Members => 2,

@@ -26,7 +26,7 @@ mod recover;
 pub use recover::{recoveries, Recovery};
 
 /// Key of the digest in [`Table::Meta`].
-pub(super) const DIGEST_KEY: &[u8] = b"digest";
+pub(crate) const DIGEST_KEY: &[u8] = b"digest";
 /// Key of the Raft configuration in [`Table::Meta`].
 const CONF_STATE_KEY: &[u8] = b"conf_state";
 /// Key of the list of removed Raft ids in [`Table::Meta`].
@@ -198,7 +198,7 @@ impl Machine {
         let done = match command {
             None => Ok((Outcome::Done, Vec::new())),
             Some(Command::Pin(pin)) => put_pin(&mut draft, *pin)
-                .map(|pin| (Outcome::Pin(Box::new(pin.clone())), vec![Event::Pinned(Box::new(pin))])),
+                .map(|pin| (Outcome::Pin(Box::new(pin.clone())), vec![Event::Pinned(Arc::new(pin))])),
             Some(Command::PinMany(pins)) => put_pins(&mut draft, pins),
             Some(Command::Reallocate(moves)) => move_pins(&mut draft, moves),
             Some(Command::Unpin(cid)) => remove_pin(&mut draft, &cid, None),
@@ -480,7 +480,7 @@ fn put_pins(draft: &mut Draft, pins: Vec<Pin>) -> Step<(Outcome, Vec<Event>)> {
             Failure::Answer(error) => Failure::Answer(error.context(format!("pin {cid}"))),
             peer => peer,
         })?;
-        events.push(Event::Pinned(Box::new(pin)));
+        events.push(Event::Pinned(Arc::new(pin)));
     }
     Ok((Outcome::Done, events))
 }
@@ -497,7 +497,7 @@ fn move_pins(draft: &mut Draft, moves: Vec<Move>) -> Step<(Outcome, Vec<Event>)>
         }
         pin.allocations = to;
         draft.put(Table::Pins, cid.to_bytes(), Some(pin.encode()))?;
-        events.push(Event::Moved(Box::new(pin)));
+        events.push(Event::Moved(Arc::new(pin)));
     }
     Ok((Outcome::Moved(events.len() as u32), events))
 }
@@ -508,7 +508,7 @@ fn remove_pin(draft: &mut Draft, cid: &Cid, expiry: Option<Timestamp>) -> Step<(
     let old = draft.pin(cid)?;
     if let Some(expiry) = expiry {
         let prolonged = |pin: &Pin| pin.expire_at != expiry && !planted::is(Bug::ExpiryWithoutCompare);
-        let early = planted::is(Bug::ExpiryByLocalClock) && expiry > Timestamp::now();
+        let early = planted::is(Bug::ExpiryByLocalClock) && expiry > planted::now();
         if expiry.is_zero() || early || old.as_ref().is_none_or(prolonged) {
             return Ok((Outcome::Done, Vec::new()));
         }
@@ -517,5 +517,5 @@ fn remove_pin(draft: &mut Draft, cid: &Cid, expiry: Option<Timestamp>) -> Step<(
         return Err(Failure::Answer(Error::not_found("pin is not part of the pinset")));
     };
     draft.put(Table::Pins, cid.to_bytes(), None)?;
-    Ok((Outcome::Pin(Box::new(old.clone())), vec![Event::Unpinned(Box::new(old))]))
+    Ok((Outcome::Pin(Box::new(old.clone())), vec![Event::Unpinned(Arc::new(old))]))
 }

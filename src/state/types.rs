@@ -1,12 +1,13 @@
 //! Commands, their outcomes, and members: the vocabulary between cluster, consensus and state.
 
 use super::moves::Move;
-use super::pin::Pin;
+use super::pin::{Pin, PinMode};
 use super::version;
 use crate::clock::Timestamp;
 use cid::Cid;
 use libp2p::{Multiaddr, PeerId};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// A Raft id: a random, non-zero u64 made once per data directory. A re-flashed card comes back
 /// with a new one, because raft-rs aborts the process when an empty log returns under an old id.
@@ -100,6 +101,18 @@ impl Command {
     /// Largest encoded command, bytes.
     pub const MAX_BYTES: usize = 1 << 20;
 
+    /// Whether every state accepts it: its outcome is known without looking.
+    #[must_use]
+    pub fn is_never_refused(&self) -> bool {
+        let recursive = |pin: &Pin| pin.mode == PinMode::Recursive;
+        match self {
+            Command::Pin(pin) => recursive(pin),
+            Command::PinMany(pins) => pins.iter().all(recursive),
+            Command::Expire(..) | Command::RaiseVersion(_) | Command::Reallocate(_) => true,
+            Command::Unpin(_) | Command::UpdateMember(_) => false,
+        }
+    }
+
     /// The cluster version from which on this command may be proposed.
     #[must_use]
     pub fn needs(&self) -> u16 {
@@ -137,17 +150,26 @@ pub struct Applied {
     pub term: u64,
 }
 
-/// What applying changed, told to the local tracker and the cluster room, in log order.
+/// What applying changed, told to the local tracker and the cluster room, in log order. Pins are shared: thousands of
+/// them may wait for a reader at one time.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// A pin was put (new or changed).
-    Pinned(Box<Pin>),
+    Pinned(Arc<Pin>),
     /// A pin got other holders, by nobody's wish but the cluster's: who holds it already has nothing to do.
-    Moved(Box<Pin>),
+    Moved(Arc<Pin>),
     /// A pin was removed.
-    Unpinned(Box<Pin>),
+    Unpinned(Arc<Pin>),
     /// The set of members, or a member's record, changed.
     MembersChanged,
     /// The whole state was replaced by a snapshot: compare everything again.
     Replaced,
+}
+
+impl Event {
+    /// Whether it is about one pin, and not about the members or the whole state.
+    #[must_use]
+    pub fn is_of_a_pin(&self) -> bool {
+        matches!(self, Event::Pinned(_) | Event::Moved(_) | Event::Unpinned(_))
+    }
 }

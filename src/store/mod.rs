@@ -8,10 +8,12 @@
 //!
 //! The traits here are the seam: `lmdb` ships, `memory` is the simulator's disk.
 
+mod crc;
 mod files;
 pub mod lmdb;
 pub mod memory;
 mod overlay;
+pub mod pages;
 pub(crate) mod record;
 pub mod recover;
 pub mod rotate;
@@ -20,6 +22,7 @@ mod swap;
 mod tests;
 pub mod upgrade;
 
+pub(crate) use crc::crc32c;
 pub(crate) use files::{make_dir, write_atomically};
 pub use lmdb::{open_log, open_state, LmdbLog, LmdbState, Options};
 

@@ -6,9 +6,10 @@
 
 use super::Status;
 use crate::clock::Timestamp;
-use crate::error::{Error, Result};
+use crate::error::{Kind, Result};
 use crate::ipfs::IpfsPin;
 use crate::state::{Pin, PinMode, PinType};
+use crate::store::record;
 use libp2p::PeerId;
 use serde::{Deserialize, Serialize};
 
@@ -43,8 +44,10 @@ pub struct Record {
     pub error: String,
 }
 
-/// Format version of an encoded [`Record`].
-const VERSION: u8 = 1;
+/// Format version of an encoded [`Record`] up to pinfold 0.2.
+const PLAIN: u8 = 1;
+/// The same with a checksum behind it: the digest does not cover what is this peer's alone.
+const SUMMED: u8 = 2;
 
 impl Record {
     /// A success.
@@ -78,9 +81,7 @@ impl Record {
 
     /// For the store.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![VERSION];
-        out.extend(postcard::to_stdvec(self).expect("a record of plain fields always encodes"));
-        out
+        record::encode_summed(SUMMED, self)
     }
 
     /// From the store.
@@ -88,15 +89,8 @@ impl Record {
     /// # Errors
     /// [`crate::Kind::Version`] for a newer format, [`crate::Kind::Corrupt`] for garbage.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        match bytes.split_first() {
-            Some((&VERSION, rest)) => {
-                postcard::from_bytes(rest).map_err(|e| Error::corrupt(format!("a local tracker record is damaged: {e}")))
-            }
-            Some((v, _)) => Err(Error::version(format!(
-                "a local tracker record has format {v}, newer than this pinfold writes ({VERSION}): run the newer pinfold"
-            ))),
-            None => Err(Error::corrupt("a local tracker record is empty")),
-        }
+        record::decode_summed(PLAIN, SUMMED, bytes)
+            .map_err(|fault| fault.into_error("a local tracker record", Kind::Corrupt))
     }
 }
 

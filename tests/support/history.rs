@@ -252,7 +252,9 @@ impl Load {
                 shown
             }
             Ok(answer)
-                if answer.status == 404 && wish != Wish::Pin && answer.text().contains("not part of the pinset") =>
+                if answer.status == 404
+                    && wish != Wish::Pin
+                    && answer.text().contains("not part of the pinset") =>
             {
                 None
             }

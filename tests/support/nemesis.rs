@@ -226,7 +226,8 @@ impl Arena {
             });
             let inside = arena.boards.as_ref().map(|b| format!("ip netns exec {} ", b.namespace(n)));
             let script = format!(
-                "#!/bin/sh\nexec {}{} \"$@\"\n",
+                // Without a line for each request: it would drown the rest.
+                "#!/bin/sh\nexec {}{} -l info,restapilog:error \"$@\"\n",
                 inside.unwrap_or_default(),
                 env!("CARGO_BIN_EXE_pinfold")
             );
@@ -255,7 +256,6 @@ impl Arena {
         }
         arena
     }
-
 
     /// The whole answer to a GET that must succeed, line by line.
     pub fn lines(&self, peer: usize, path: &str) -> Vec<Value> {
@@ -503,9 +503,18 @@ impl Arena {
         self.done.full += 1;
         self.feel(load, Instant::now(), Fault::FullDisk);
         std::thread::sleep(dice.millis(500, 1_500));
-        let ended = !self.peers[victim].is_running();
         self.disks[victim].make_room();
-        if ended {
+        // It goes on by itself, or has ended or is about to, with the reason.
+        let door = self.doors[victim].clone();
+        let running = wait_for("a peer after its full disk", RECOVERY, || {
+            let works = door.ask("GET", "/id?consistency=strong", ASK);
+            match (self.peers[victim].is_running(), works) {
+                (false, _) => Ok(false),
+                (true, Ok(answer)) if answer.status == 200 => Ok(true),
+                _ => Err(self.peers[victim].log()),
+            }
+        });
+        if !running {
             self.done.ended += 1;
             let log = self.peers[victim].log();
             if !["disk", "No space left"].iter().any(|words| log.contains(words)) {

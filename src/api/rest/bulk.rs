@@ -58,7 +58,8 @@ impl<B: Stream<Item = Result<Bytes>> + Unpin> Cutter<B> {
         // Where the search for the end of the line goes on.
         let mut looked = 0;
         while !self.done {
-            if let Some(end) = self.gathered[looked..].iter().position(|b| *b == b'\n').map(|at| looked + at) {
+            if let Some(end) = self.gathered[looked..].iter().position(|b| *b == b'\n').map(|at| looked + at)
+            {
                 let text = self.gathered.split_to(end).freeze();
                 self.gathered.advance(1);
                 looked = 0;
@@ -127,7 +128,10 @@ mod tests {
         assert_eq!(cut(&["\n \n\r\n"]), "");
         assert_eq!(cut(&["a\nb", "c\n", "\n", "d"]), "1:a | 2:bc | 4:d");
         assert_eq!(cut(&["a\r\nb"]), "1:a\r | 2:b");
-        assert_eq!(cut(&["12345678\n123456789\nx"]), "1:12345678 | 2? it has 9 bytes, more than the limit of 8 | 3:x");
+        assert_eq!(
+            cut(&["12345678\n123456789\nx"]),
+            "1:12345678 | 2? it has 9 bytes, more than the limit of 8 | 3:x"
+        );
         assert_eq!(
             cut(&["1234567890", "1234567890", "1234567890\nx\n"]),
             "1? it has 30 bytes, more than the limit of 8 | 2:x"

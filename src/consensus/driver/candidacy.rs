@@ -3,8 +3,8 @@
 //! The election timeout has to be longer than a slow disk's pauses, so that most of what a dead leader costs is
 //! waiting. But a process that is killed or crashes closes its connections at once, and each follower sees that. A
 //! follower then *forgets its leader*: it grants pre-votes although the timeout has not passed. The voters that are
-//! left stand as candidates in the order of their Raft ids, a heartbeat apart, so that they do not split the votes; who
-//! comes later steps back when the term has moved on.
+//! left stand as candidates in the order of their Raft ids, witnesses last, a heartbeat apart, so that they do not split
+//! the votes; who comes later steps back when the term has moved on.
 //!
 //! It is a hint and no more. A leader that still lives loses nothing by it: its other followers have not forgotten it
 //! and refuse the pre-vote, and its next heartbeat is believed again. A leader whose machine lost its power or its
@@ -13,7 +13,7 @@
 
 use super::Driver;
 use crate::consensus::LOG;
-use crate::state::Role;
+use crate::state::{RaftId, Role};
 use libp2p::PeerId;
 use raft::StateRole;
 
@@ -41,11 +41,13 @@ impl Driver {
         log::info!(target: LOG, "the connection to the leader, peer {peer}, is gone: the voters that are left elect another one");
         self.node.raft.become_follower(term, raft::INVALID_ID);
         let voters = self.members.iter().filter(|(id, member)| **id != leader && member.role == Role::Voter);
-        let place = voters.clone().take_while(|(id, _)| **id < us).count() as u64;
-        let votes = voters.into_iter().any(|(id, _)| *id == us);
-        self.candidacy = votes.then(|| Candidacy {
+        // Whoever holds content leads before a witness.
+        let mut order: Vec<(bool, RaftId)> = voters.map(|(id, member)| (member.witness, *id)).collect();
+        order.sort_unstable();
+        let place = order.iter().position(|(_, id)| *id == us);
+        self.candidacy = place.map(|place| Candidacy {
             term,
-            due: self.now + FIRST + place * self.settings.heartbeat_ticks as u64,
+            due: self.now + FIRST + (place * self.settings.heartbeat_ticks) as u64,
         });
     }
 

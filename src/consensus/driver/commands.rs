@@ -76,6 +76,7 @@ impl Driver {
             self.node.raft.mut_store().set_applied(at);
         }
         self.applied_at = self.now;
+        self.changed_pins += events.iter().filter(|event| event.is_of_a_pin()).count();
         if events.contains(&Event::MembersChanged) {
             self.note_members();
             out.show_members(&self.members);

@@ -14,9 +14,10 @@
 use super::Options;
 use crate::error::{Context as _, Error, Result};
 use crate::store::files;
+use crate::store::pages;
 use heed::types::Bytes;
 use heed::{
-    CommitOrAbort, CompactionOption, Database, Env, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls,
+    CommitOrAbort, CompactionOption, Database, Env, EnvFlags, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls,
 };
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -78,16 +79,15 @@ impl<const N: usize> Environment<N> {
     pub(super) fn open(dir: &Path, tables: [&'static str; N], options: &Options) -> Result<Self> {
         files::make_dir(dir)?;
         let file = dir.join("data.mdb");
-        let present = file.exists();
         let used = std::fs::metadata(&file).map_or(0, |m| usize::try_from(m.len()).unwrap_or(usize::MAX));
+        pages::verify(&file)?;
         // A quarter more than the file, so that opening is not followed by growing at once.
         let wanted = round(options.map_size.max(used.saturating_add(used / 4))).min(round(options.map_limit));
         let live = open_falling(dir, &tables, wanted, round(used).max(SMALLEST_MAP))
             .context(format!("opening the database in {}", dir.display()))?;
-        if !present {
-            // LMDB flushes the file; that the file exists at all is the directory's matter.
-            files::sync_dir(dir)?;
-        }
+        // LMDB flushes the file; that the file exists at all is the directory's matter. Whoever made it may have been
+        // killed before this.
+        files::sync_dir(dir)?;
         Ok(Environment {
             dir: dir.to_path_buf(),
             tables,
@@ -278,6 +278,39 @@ fn open_mapped(dir: &Path, size: usize) -> heed::Result<Env<WithoutTls>> {
     // SAFETY: the file is only ever changed through LMDB: it lies in a folder of mode 0700 whose lock lets
     // one daemon in, heed refuses to open it twice in this process, and the flags are LMDB's defaults.
     unsafe { options.open(dir) }
+}
+
+/// A read transaction of another process's environment: its pages stay as they are while this lives. Nothing is read
+/// through it; whoever holds it reads the file's pages of that transaction (`store::pages`).
+pub(in crate::store) struct Reader {
+    txn: RoTxn<'static, WithoutTls>,
+}
+
+impl Reader {
+    /// Registers beside whoever has the environment open. What readers that died left behind is cleared away, so that it
+    /// does not keep pages from being used again.
+    #[allow(unsafe_code)]
+    pub(in crate::store) fn hold(dir: &Path) -> Result<Reader> {
+        let size = std::fs::metadata(dir.join("data.mdb")).map_or(0, |m| m.len());
+        let size = round(usize::try_from(size).unwrap_or(usize::MAX)).max(SMALLEST_MAP);
+        let mut options = EnvOpenOptions::new().read_txn_without_tls();
+        options.map_size(size).max_readers(MAX_READERS);
+        // SAFETY: opened for reading, by a process that has it open nowhere else, and no page is read through the map but
+        // the meta pages, which are at the beginning of every environment; the lock file keeps readers and writer apart.
+        let env = unsafe { options.flags(EnvFlags::READ_ONLY).open(dir) };
+        let env = env.map_err(|e| lmdb_error(e).context(format!("reading beside the daemon in {}", dir.display())))?;
+        let stale = env.clear_stale_readers().map_err(lmdb_error)?;
+        if stale > 0 {
+            log::debug!("store: {stale} readers of {} had died", dir.display());
+        }
+        let txn = env.static_read_txn().map_err(lmdb_error)?;
+        Ok(Reader { txn })
+    }
+
+    /// The transaction.
+    pub(in crate::store) fn txn(&self) -> u64 {
+        self.txn.id() as u64
+    }
 }
 
 fn with_tables<const N: usize>(

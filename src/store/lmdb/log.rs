@@ -34,15 +34,17 @@ const CACHED_BYTES: usize = 4 << 20;
 const DELETE_SLICE: usize = 2_000;
 /// What an entry weighs besides data and context, when reads are limited by bytes.
 const ENTRY_OVERHEAD: u64 = 24;
-/// Format of entries and marks.
+/// Format of entries and marks up to pinfold 0.2.
 const RECORD: u8 = 1;
+/// The same with a checksum behind it: an entry that a card changed must not be sent on, or applied.
+const SUMMED: u8 = 2;
 
 pub(super) const TABLES: [&str; 2] = ["entries", "meta"];
 const ENTRIES: usize = 0;
 pub(super) const META: usize = 1;
-const HARD_STATE_KEY: &[u8] = b"hard_state";
-const MARK_KEY: &[u8] = b"mark";
-const INCARNATION_KEY: &[u8] = b"incarnation";
+pub(super) const HARD_STATE_KEY: &[u8] = b"hard_state";
+pub(super) const MARK_KEY: &[u8] = b"mark";
+pub(super) const INCARNATION_KEY: &[u8] = b"incarnation";
 
 #[derive(Serialize, Deserialize)]
 struct EntryV1<'a> {
@@ -79,12 +81,12 @@ fn encode_entry(entry: &Entry) -> Vec<u8> {
         data: Blob::borrowed(&entry.data),
         context: Blob::borrowed(&entry.context),
     };
-    record::encode(RECORD, &v1)
+    record::encode_summed(SUMMED, &v1)
 }
 
-fn decode_entry(index: u64, bytes: &[u8]) -> Result<Entry> {
+pub(super) fn decode_entry(index: u64, bytes: &[u8]) -> Result<Entry> {
     let what = || format!("log entry {index}");
-    let v1: EntryV1<'_> = record::decode(RECORD, bytes).map_err(|f| f.into_error(&what(), Kind::Corrupt))?;
+    let v1: EntryV1<'_> = record::decode_summed(RECORD, SUMMED, bytes).map_err(|f| f.into_error(&what(), Kind::Corrupt))?;
     let kind = KINDS.get(usize::from(v1.kind)).copied();
     let Some(entry_type) = kind.filter(|_| v1.index == index) else {
         return Err(Error::corrupt(format!("{} is damaged: it says index {}", what(), v1.index)));
@@ -97,6 +99,26 @@ fn decode_entry(index: u64, bytes: &[u8]) -> Result<Entry> {
 
 fn weight(entry: &Entry) -> u64 {
     (entry.data.len() + entry.context.len()) as u64 + ENTRY_OVERHEAD
+}
+
+/// Raft's hard state, from its record.
+pub(super) fn decode_hard_state(bytes: &[u8]) -> Result<HardState> {
+    let v1: HardStateV1 = record::decode_summed(RECORD, SUMMED, bytes)
+        .map_err(|f| f.into_error("Raft's hard state", Kind::Corrupt))?;
+    Ok(HardState { term: v1.term, vote: v1.vote, commit: v1.commit, ..HardState::default() })
+}
+
+/// Who the data folder is, from its record.
+pub(super) fn decode_incarnation(bytes: &[u8]) -> Result<Incarnation> {
+    let v1: IncarnationV1 = record::decode_summed(RECORD, SUMMED, bytes)
+        .map_err(|f| f.into_error("this peer's Raft id", Kind::Corrupt))?;
+    Ok(Incarnation { raft_id: v1.raft_id, cluster_id: v1.cluster_id })
+}
+
+/// The truncation mark, from its record.
+pub(super) fn decode_mark(bytes: &[u8]) -> Result<Applied> {
+    record::decode_summed(RECORD, SUMMED, bytes)
+        .map_err(|f| f.into_error("the log's truncation mark", Kind::Corrupt))
 }
 
 /// The log on LMDB.
@@ -124,11 +146,7 @@ impl LmdbLog {
         check_format(&env, META, "log", dir)?;
         let read = |key: &[u8]| env.read(|tables, txn| Ok(tables[META].get(txn, key)?.map(<[u8]>::to_vec)));
         let incarnation = match read(INCARNATION_KEY)? {
-            Some(bytes) => {
-                let v1: IncarnationV1 = record::decode(RECORD, &bytes)
-                    .map_err(|f| f.into_error("this peer's Raft id", Kind::Corrupt))?;
-                Incarnation { raft_id: v1.raft_id, cluster_id: v1.cluster_id }
-            }
+            Some(bytes) => decode_incarnation(&bytes)?,
             None => {
                 let new = Incarnation { raft_id: random_id()?, cluster_id: 0 };
                 put_incarnation(&env, new)?;
@@ -136,16 +154,11 @@ impl LmdbLog {
             }
         };
         let hard_state = match read(HARD_STATE_KEY)? {
-            Some(bytes) => {
-                let v1: HardStateV1 = record::decode(RECORD, &bytes)
-                    .map_err(|f| f.into_error("Raft's hard state", Kind::Corrupt))?;
-                HardState { term: v1.term, vote: v1.vote, commit: v1.commit, ..HardState::default() }
-            }
+            Some(bytes) => decode_hard_state(&bytes)?,
             None => HardState::default(),
         };
         let mark = match read(MARK_KEY)? {
-            Some(bytes) => record::decode(RECORD, &bytes)
-                .map_err(|f| f.into_error("the log's truncation mark", Kind::Corrupt))?,
+            Some(bytes) => decode_mark(&bytes)?,
             None => Applied::default(),
         };
         let (first, last, count) = env.read(|tables, txn| {
@@ -243,7 +256,7 @@ impl LmdbLog {
                 left_over = delete_slice(&entries, txn, mark.index)?;
             }
             if move_mark {
-                meta.put(txn, MARK_KEY, &record::encode(RECORD, &mark))?;
+                meta.put(txn, MARK_KEY, &record::encode_summed(SUMMED, &mark))?;
             }
             if let Some((first, _)) = records.first() {
                 let conflicts = u64::from_be_bytes(*first) <= last && !planted::is(Bug::ConflictingTailStays);
@@ -257,7 +270,7 @@ impl LmdbLog {
             }
             if let Some(hard) = &batch.hard_state {
                 let v1 = HardStateV1 { term: hard.term, vote: hard.vote, commit: hard.commit };
-                meta.put(txn, HARD_STATE_KEY, &record::encode(RECORD, &v1))?;
+                meta.put(txn, HARD_STATE_KEY, &record::encode_summed(SUMMED, &v1))?;
             }
             Ok(left_over)
         })
@@ -282,7 +295,7 @@ fn delete_slice(entries: &super::Db, txn: &mut heed::RwTxn<'_>, mark: u64) -> he
     Ok(until < mark)
 }
 
-fn index_of(key: &[u8]) -> Result<u64> {
+pub(super) fn index_of(key: &[u8]) -> Result<u64> {
     let key = key.try_into().map_err(|_| Error::corrupt("the log has a key that is not an index"))?;
     Ok(u64::from_be_bytes(key))
 }
@@ -300,7 +313,7 @@ fn random_id() -> Result<RaftId> {
 
 fn put_incarnation(env: &Environment<2>, incarnation: Incarnation) -> Result<()> {
     let v1 = IncarnationV1 { raft_id: incarnation.raft_id, cluster_id: incarnation.cluster_id };
-    env.write(|tables, txn| tables[META].put(txn, INCARNATION_KEY, &record::encode(RECORD, &v1)))
+    env.write(|tables, txn| tables[META].put(txn, INCARNATION_KEY, &record::encode_summed(SUMMED, &v1)))
 }
 
 impl LogStore for LmdbLog {

@@ -7,6 +7,7 @@
 
 mod env;
 mod generation;
+pub mod inspect;
 pub(crate) mod log;
 mod migrate;
 mod space;

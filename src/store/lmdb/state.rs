@@ -37,9 +37,11 @@ const COPY_ROWS: usize = 1_000;
 pub(super) const TABLES: [&str; 5] = ["pins", "members", "meta", "local", "mark"];
 /// Where the marks are.
 pub(super) const MARK: usize = 4;
-const APPLIED_KEY: &[u8] = b"applied";
-/// Format of the applied mark.
+pub(super) const APPLIED_KEY: &[u8] = b"applied";
+/// Format of the applied mark up to pinfold 0.2.
 const MARK_FORMAT: u8 = 1;
+/// The same with a checksum behind it.
+const MARK_SUMMED: u8 = 2;
 
 pub(super) type StateEnv = Environment<5>;
 
@@ -67,9 +69,13 @@ fn open_env(dir: &Path, options: &Options) -> Result<StateEnv> {
 
 pub(super) fn read_applied(env: &StateEnv) -> Result<Applied> {
     let record = env.read(|tables, txn| Ok(tables[MARK].get(txn, APPLIED_KEY)?.map(<[u8]>::to_vec)))?;
-    record.map_or(Ok(Applied::default()), |bytes| {
-        record::decode(MARK_FORMAT, &bytes).map_err(|f| f.into_error("the applied mark", Kind::Corrupt))
-    })
+    record.map_or(Ok(Applied::default()), |bytes| decode_applied(&bytes))
+}
+
+/// The applied mark, from its record.
+pub(super) fn decode_applied(bytes: &[u8]) -> Result<Applied> {
+    record::decode_summed(MARK_FORMAT, MARK_SUMMED, bytes)
+        .map_err(|f| f.into_error("the applied mark", Kind::Corrupt))
 }
 
 pub(super) fn row_counts(env: &StateEnv) -> Result<[u64; 4]> {
@@ -171,7 +177,7 @@ impl LmdbState {
 }
 
 fn put_applied(mark: &super::Db, txn: &mut RwTxn<'_>, applied: Applied) -> heed::Result<()> {
-    mark.put(txn, APPLIED_KEY, &record::encode(MARK_FORMAT, &applied))
+    mark.put(txn, APPLIED_KEY, &record::encode_summed(MARK_SUMMED, &applied))
 }
 
 impl StateStore for LmdbState {
