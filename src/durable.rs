@@ -21,9 +21,7 @@ fn above(folder: &Path) -> Option<&Path> {
 /// # Errors
 /// Names the folder and what the system said.
 pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
-    File::open(folder)
-        .and_then(|f| f.sync_all())
-        .context(format!("flushing the folder {}", folder.display()))
+    File::open(folder).and_then(|f| f.sync_all()).context(format!("flushing the folder {}", folder.display()))
 }
 
 /// Makes a folder, for this user only, with those above it, if it is not there; its name is durable when this returns.
@@ -31,7 +29,8 @@ pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
 /// # Errors
 /// Names the folder and what the system said.
 pub(crate) fn make_folder(folder: &Path) -> Result<()> {
-    let missing: Vec<&Path> = folder.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.exists()).collect();
+    let missing: Vec<&Path> =
+        folder.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.exists()).collect();
     let doing = || format!("making the folder {}", folder.display());
     DirBuilder::new().recursive(true).mode(0o700).create(folder).context(doing())?;
     for made in missing.iter().rev() {

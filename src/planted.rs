@@ -127,14 +127,37 @@ pub const fn is(_: Bug) -> bool {
     false
 }
 
+/// The clock of whoever is at work, for [`Bug::ExpiryByLocalClock`]; without the feature nobody asks.
+#[cfg(not(feature = "planted"))]
+pub const fn now() -> crate::clock::Timestamp {
+    crate::clock::Timestamp::ZERO
+}
+
+/// The simulator says whose turn it is, by the seconds on that peer's clock.
+#[cfg(not(feature = "planted"))]
+pub const fn set_clock(_: i64) {}
+
 #[cfg(feature = "planted")]
 mod planting {
     use super::Bug;
+    use crate::clock::Timestamp;
     use std::cell::Cell;
 
     thread_local! {
         /// The bug of this thread: a simulation is one thread, so that several can run at a time.
         static HERE: Cell<Option<Bug>> = const { Cell::new(None) };
+        /// The clock of the simulated peer that is at work on this thread.
+        static CLOCK: Cell<i64> = const { Cell::new(0) };
+    }
+
+    /// The clock of whoever is at work.
+    pub fn now() -> Timestamp {
+        Timestamp::from_secs(CLOCK.get())
+    }
+
+    /// The simulator says whose turn it is, by the seconds on that peer's clock.
+    pub fn set_clock(secs: i64) {
+        CLOCK.set(secs);
     }
 
     /// Whether this bug is to be made here.
@@ -157,7 +180,7 @@ mod planting {
 }
 
 #[cfg(feature = "planted")]
-pub use planting::{is, with};
+pub use planting::{is, now, set_clock, with};
 
 #[cfg(all(feature = "planted", not(debug_assertions)))]
 compile_error!("the feature `planted` puts bugs into the program on purpose: a release cannot have it");

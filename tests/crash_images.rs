@@ -46,7 +46,7 @@ fn search(
     let last = seed + 1 + goal / LEAST;
     println!("{name}: {goal} images from seed {seed} on");
     while sum.images < goal && seed < last {
-        match run(seed, PER_SEED.min(goal - sum.images), only()) {
+        match run(seed, PER_SEED.min(goal - sum.images).max(300), only()) {
             Ok(report) => {
                 println!("{name}, seed {seed}: {report}");
                 sum.add(&report);

@@ -126,6 +126,9 @@ fn three() -> Cluster {
         config["cluster"]["disable_repinning"] = false.into();
         // Longer than the test: what the returning card holds again is what it held before.
         config["cluster"]["repin_grace"] = "10m".into();
+        // The writers pin what nobody has: that must not keep waiting what somebody has.
+        config["ipfs_connector"]["embedded"]["pin_timeout"] = "5s".into();
+        config["pin_tracker"]["stateless"]["concurrent_pins"] = 500.into();
         config["consensus"]["raft"]["heartbeat_timeout"] = "200ms".into();
         config["consensus"]["raft"]["election_timeout"] = "1s".into();
     })
@@ -138,8 +141,11 @@ fn add_at(cluster: &Cluster, at: usize, holders: &[usize], text: &str) -> String
     let ids: Vec<String> = holders.iter().map(|i| cluster.peers[*i].id()).collect();
     let n = holders.len().to_string();
     let file = file.to_str().expect("UTF-8");
-    let flags = ["add", "-Q", "--rmin", &n, "--rmax", &n, "--allocations", &ids.join(","), "--wait", file];
-    ok(cluster.peers[at].ctl(&flags)).trim().to_string()
+    let ids = ids.join(",");
+    let flags = ["add", "-Q", "--rmin", &n, "--rmax", &n, "--allocations", &ids, file];
+    let cid = ok(cluster.peers[at].ctl(&flags)).trim().to_string();
+    cluster.peers[at].wait_status(&cid, "pinned", holders.len());
+    cid
 }
 
 /// The card dies; on a new one there is nothing but the identity, which was kept elsewhere. Gives the new folder.

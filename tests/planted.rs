@@ -6,8 +6,11 @@
 //! `PINFOLD_PLANTED=Name,Other` looks at these alone; `PINFOLD_SEED=n` starts elsewhere; `PINFOLD_LIMIT=n` gives up
 //! earlier or later.
 
+#[path = "planted/stores.rs"]
+mod stores;
+
 use pinfold::planted::{with, Bug};
-use pinfold::sim::{chaos, founding};
+use pinfold::sim::{self, founding, Knobs};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -24,6 +27,9 @@ const LIMIT: u64 = 1_000;
 /// Seeds of the founding's tests within which a bug must be found; they are much shorter.
 const FOUNDING_LIMIT: u64 = 10_000;
 
+/// Runs of the stores beside maps within which a bug must be found.
+const STORES_LIMIT: u64 = 100;
+
 /// What looks for a bug.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Detector {
@@ -31,13 +37,28 @@ enum Detector {
     Simulator,
     /// The founding's own: every second seed a storm, every other ballots in no order.
     Founding,
+    /// The stores on LMDB beside plain maps.
+    Stores,
 }
 
 impl Detector {
-    fn of(bug: Bug) -> Detector {
+    /// What must find this bug. One that the simulator meets in its own stores must be found in those on LMDB too.
+    fn of(bug: Bug) -> &'static [Detector] {
         match bug {
-            Bug::PromiseNotSaved | Bug::AcceptedIgnored | Bug::HalfIsEnough => Detector::Founding,
-            _ => Detector::Simulator,
+            Bug::PromiseNotSaved | Bug::AcceptedIgnored | Bug::HalfIsEnough => &[Detector::Founding],
+            Bug::DeletionNotSeen
+            | Bug::SnapshotOnTop
+            | Bug::ConflictingTailStays
+            | Bug::LogKeptBehindSnapshot => &[Detector::Simulator, Detector::Stores],
+            _ => &[Detector::Simulator],
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Detector::Simulator => "simulator",
+            Detector::Founding => "founding",
+            Detector::Stores => "LMDB",
         }
     }
 
@@ -45,15 +66,17 @@ impl Detector {
         match self {
             Detector::Simulator => number("PINFOLD_LIMIT").unwrap_or(LIMIT),
             Detector::Founding => FOUNDING_LIMIT,
+            Detector::Stores => STORES_LIMIT,
         }
     }
 
     /// Runs one seed; what was found, if anything. A panic of raft-rs or of an assertion is a finding too.
     fn run(self, bug: Option<Bug>, seed: u64) -> Option<String> {
         let work = || match self {
-            Detector::Simulator => chaos::run(seed).err(),
+            Detector::Simulator => sim::run(seed, &Knobs::draw(seed)).err().map(|failure| failure.to_string()),
             Detector::Founding if seed % 2 == 0 => founding::disorder(seed).err(),
             Detector::Founding => founding::storm(seed).err(),
+            Detector::Stores => stores::run(seed).err(),
         };
         match catch_unwind(AssertUnwindSafe(|| with(bug, work))) {
             Ok(found) => found,
@@ -69,6 +92,7 @@ impl Detector {
 /// How one bug was found.
 struct Row {
     bug: Bug,
+    detector: Detector,
     /// Seeds that it took from each starting point; `None` where the limit came first.
     seeds: Vec<Option<u64>>,
     said: String,
@@ -76,8 +100,7 @@ struct Row {
 }
 
 impl Row {
-    fn look_for(bug: Bug, base: u64, guilty: &Mutex<BTreeSet<(Detector, u64)>>) -> Row {
-        let detector = Detector::of(bug);
+    fn look_for(bug: Bug, detector: Detector, base: u64, guilty: &Mutex<BTreeSet<(Detector, u64)>>) -> Row {
         let (begun, mut seeds, mut said) = (Instant::now(), Vec::new(), String::new());
         for start in (0..STARTS).map(|n| base + n * APART) {
             let found = (0..detector.limit()).find_map(|n| Some((n, detector.run(Some(bug), start + n)?)));
@@ -89,7 +112,7 @@ impl Row {
             }
             seeds.push(found.map(|(n, _)| n + 1));
         }
-        Row { bug, seeds, said, took: begun.elapsed() }
+        Row { bug, detector, seeds, said, took: begun.elapsed() }
     }
 
     fn median(&self) -> Option<u64> {
@@ -106,9 +129,10 @@ impl Row {
             said.push('…');
         }
         format!(
-            "| `{}` | {} | {} | {} | {said} |",
+            "| `{}` | {} | {} | {} | {} | {said} |",
             self.bug.name(),
             self.bug.sentence(),
+            self.detector.name(),
             number(self.seeds[0]),
             number(self.median())
         )
@@ -124,12 +148,11 @@ fn number(name: &str) -> Option<u64> {
 fn every_planted_bug_is_found() {
     let only = std::env::var("PINFOLD_PLANTED").ok();
     let base = number("PINFOLD_SEED").unwrap_or(1);
-    let bugs: Vec<Bug> = Bug::ALL
-        .iter()
-        .copied()
-        .filter(|b| only.as_ref().is_none_or(|o| o.split(',').any(|o| o == b.name())))
+    let wanted = |bug: &Bug| only.as_ref().is_none_or(|only| only.split(',').any(|name| name == bug.name()));
+    let looks: Vec<(Bug, Detector)> = (Bug::ALL.iter().copied().filter(wanted))
+        .flat_map(|bug| Detector::of(bug).iter().map(move |detector| (bug, *detector)))
         .collect();
-    assert!(!bugs.is_empty(), "no bug has the name that PINFOLD_PLANTED gives");
+    assert!(!looks.is_empty(), "no bug has the name that PINFOLD_PLANTED gives");
     // What panics here is caught and counted; its words are in the table.
     std::panic::set_hook(Box::new(|_| ()));
     let (next, rows, guilty) = (AtomicUsize::new(0), Mutex::new(Vec::new()), Mutex::default());
@@ -137,8 +160,8 @@ fn every_planted_bug_is_found() {
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
-                while let Some(bug) = bugs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let row = Row::look_for(*bug, base, &guilty);
+                while let Some((bug, detector)) = looks.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let row = Row::look_for(*bug, *detector, base, &guilty);
                     eprintln!(
                         "{:>7.1} s {} {:?}: {}",
                         row.took.as_secs_f64(),
@@ -156,9 +179,9 @@ fn every_planted_bug_is_found() {
     let sound: Vec<String> = guilty.iter().filter_map(|(detector, seed)| detector.run(None, *seed)).collect();
     let _ = std::panic::take_hook();
 
-    let mut table = "| bug | what the code then does | seeds to find | median | how it was noticed |\n|---|---|---|---|---|\n".to_owned();
-    for bug in &bugs {
-        for row in rows.iter().filter(|r| r.bug == *bug) {
+    let mut table = "| bug | what the code then does | found by | seeds to find | median | how it was noticed |\n|---|---|---|---|---|---|\n".to_owned();
+    for look in &looks {
+        for row in rows.iter().filter(|r| (r.bug, r.detector) == *look) {
             let _ = writeln!(table, "{}", row.line());
         }
     }

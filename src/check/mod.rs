@@ -200,6 +200,14 @@ pub fn examine(folder: &Folder, wish: Wish, progress: &mut dyn FnMut(u64, u64)) 
     Ok(report)
 }
 
+/// Looks at the folder of an embedded node that is stopped, reading every block.
+pub fn examine_blocks(folder: &Path) -> Report {
+    let (mut report, mut findings) = (Report::default(), Findings::default());
+    report.blocks = blocks::look(folder, false, true, &mut |_, _| (), &mut findings);
+    report.findings = findings.done();
+    report
+}
+
 /// Looks at the two environments of a data folder; `beside` a daemon that has them open.
 pub fn examine_data(data: &Path, beside: bool) -> Report {
     let mut looks = 0;

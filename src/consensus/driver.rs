@@ -33,7 +33,7 @@ use super::storage::{Disk, Failure};
 use super::{settings::Settings, Status};
 use crate::error::{Error, Kind, Result};
 use crate::planted::{self, Bug};
-use crate::state::{Applied, Event, Machine, Member, RaftId, Role};
+use crate::state::{Applied, Command, Event, Machine, Member, RaftId, Role};
 use crate::store::{LogBatch, StateStore};
 use candidacy::Candidacy;
 use libp2p::PeerId;
@@ -239,6 +239,7 @@ impl Driver {
         }
         while self.node.has_ready() {
             let mut ready = self.node.ready();
+            self.keep_changes(ready.committed_entries())?;
             // 1. A leader's messages leave first: its followers' disks work while ours does.
             self.send(ready.take_messages(), out);
             if planted::is(Bug::AnswersBeforeFlush) {
@@ -276,6 +277,7 @@ impl Driver {
             // 4. Our own copy counts for the majority now, which may commit more and send more.
             let mut committed = ready.take_committed_entries();
             let mut light = self.node.advance_append(ready);
+            self.keep_changes(light.committed_entries())?;
             self.send(light.take_messages(), out);
             committed.append(&mut light.take_committed_entries());
             // 5. Apply, answer, and tell raft-rs.
@@ -307,7 +309,8 @@ impl Driver {
                     let _ = reply.try_send(Err(self.not_leader()));
                 } else {
                     let deadline = self.now + self.settings.commit_ticks;
-                    if self.proposals.admit(id, since, reply, deadline) == Admission::New {
+                    let sure = || Command::decode(&data).is_ok_and(|command| command.is_never_refused());
+                    if self.proposals.admit(id, since, reply, deadline, sure) == Admission::New {
                         self.batch.push((id, data));
                     }
                 }

@@ -263,6 +263,11 @@ impl Queue {
         self.waiting.push_back(step);
     }
 
+    /// Puts a step back where it was: it is the next one.
+    pub fn put_back(&mut self, step: Step) {
+        self.waiting.push_front(step);
+    }
+
     /// The next step, when none is under way.
     pub fn pop(&mut self) -> Option<Step> {
         if self.under_way.is_some() {

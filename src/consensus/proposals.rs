@@ -32,7 +32,8 @@ pub type ProposalId = u64;
 pub const MAX_WAITING: usize = 8_192;
 /// Ids of applied entries that are remembered, to recognise a retry.
 pub const MAX_RECENT: usize = 8_192;
-/// Of those, how many also keep their outcome; an older retry is answered [`Outcome::Done`].
+/// Of those, how many also keep their outcome. An older retry is answered [`Outcome::Done`] if that is what it must have
+/// been, and else with the truth: that nobody knows any more.
 pub const MAX_OUTCOMES: usize = 512;
 
 /// A command that is committed and applied.
@@ -73,16 +74,22 @@ pub struct Proposals {
 impl Proposals {
     /// Takes a waiter for the proposal; answers it at once when the id was applied lately, when there is no room, or
     /// when it may have been committed `since` (an index below which it is in no log; `None`: its proposer's
-    /// version does not say) without this table knowing.
+    /// version does not say) without this table knowing. `sure` tells whether it is a command that no state refuses, and
+    /// is asked only when its outcome is forgotten.
     pub fn admit(
         &mut self,
         id: ProposalId,
         since: Option<u64>,
         reply: Reply<Committed>,
         deadline: u64,
+        sure: impl FnOnce() -> bool,
     ) -> Admission {
         if let Some((index, outcome)) = self.recent.get(&id) {
-            let outcome = outcome.clone().unwrap_or(Ok(Outcome::Done));
+            let outcome = match outcome {
+                Some(outcome) => outcome.clone(),
+                None if sure() => Ok(Outcome::Done),
+                None => Err(forgotten(*index)),
+            };
             let _ = reply.try_send(outcome.map(|outcome| Committed { outcome, index: *index }));
             return Admission::Known;
         }
@@ -217,6 +224,13 @@ impl Proposals {
     }
 }
 
+/// What is said of a command that was applied, when a refusal would be forgotten by now. Never that it is done.
+fn forgotten(index: u64) -> Error {
+    Error::conflict(format!(
+        "the change is in the log as entry {index}, but the leader was restarted since and cannot tell whether it was refused: look whether it was made"
+    ))
+}
+
 fn answer(waiting: Waiting, result: &Result<Committed>) {
     for reply in waiting.replies {
         let _ = reply.try_send(result.clone());
@@ -242,13 +256,26 @@ mod tests {
     fn a_retry_of_an_applied_command_is_answered_without_a_second_entry() {
         let mut table = Proposals::default();
         let (tx, rx) = async_channel::bounded(1);
-        assert_eq!(table.admit(9, None, tx, 10), Admission::New);
+        assert_eq!(table.admit(9, None, tx, 10, || true), Admission::New);
         table.logged(&[entry(4, 9)]);
         table.applied(9, 4, Ok(Outcome::Done));
         assert_eq!(rx.try_recv().unwrap().unwrap().index, 4);
         let (tx, rx) = async_channel::bounded(1);
-        assert_eq!(table.admit(9, None, tx, 10), Admission::Known);
+        assert_eq!(table.admit(9, None, tx, 10, || true), Admission::Known);
         assert_eq!(rx.try_recv().unwrap().unwrap().index, 4);
+    }
+
+    #[test]
+    fn a_retry_that_may_have_been_refused_is_not_called_done() {
+        let mut table = Proposals::default();
+        table.remember_old(9, 4);
+        let mut ask = |sure| {
+            let (tx, rx) = async_channel::bounded(1);
+            assert_eq!(table.admit(9, None, tx, 10, || sure), Admission::Known);
+            rx.try_recv().unwrap()
+        };
+        assert_eq!(ask(true).unwrap().outcome, Outcome::Done);
+        assert!(ask(false).is_err());
     }
 
     #[test]
@@ -256,7 +283,7 @@ mod tests {
         let mut table = Proposals::default();
         table.logged(&[entry(4, 8), entry(5, 9)]);
         let (tx, rx) = async_channel::bounded(1);
-        assert_eq!(table.admit(9, None, tx, 10), Admission::Known);
+        assert_eq!(table.admit(9, None, tx, 10, || true), Admission::Known);
         table.applied(8, 4, Ok(Outcome::Done));
         table.applied(9, 5, Err(Error::not_found("no")));
         assert_eq!(rx.try_recv().unwrap().unwrap_err().kind(), crate::Kind::NotFound);
@@ -268,7 +295,7 @@ mod tests {
         table.logged(&[entry(4, 8), entry(5, 9)]);
         table.logged(&[entry(5, 7)]);
         let (tx, _rx) = async_channel::bounded(1);
-        assert_eq!(table.admit(9, None, tx, 10), Admission::New);
+        assert_eq!(table.admit(9, None, tx, 10, || true), Admission::New);
     }
 
     #[test]
@@ -286,7 +313,7 @@ mod tests {
         let mut table = Proposals::default();
         let ask = |table: &mut Proposals, id, since| {
             let (tx, rx) = async_channel::bounded(1);
-            (table.admit(id, Some(since), tx, 10), rx.try_recv().ok().map(|r| r.unwrap_err().kind()))
+            (table.admit(id, Some(since), tx, 10, || true), rx.try_recv().ok().map(|r| r.unwrap_err().kind()))
         };
         let refused = (Admission::Known, Some(crate::Kind::Conflict));
         table.known_from(101);
@@ -313,7 +340,7 @@ mod tests {
     fn time_runs_out() {
         let mut table = Proposals::default();
         let (tx, rx) = async_channel::bounded(1);
-        table.admit(1, None, tx, 5);
+        table.admit(1, None, tx, 5, || true);
         table.expire(4);
         assert!(rx.try_recv().is_err());
         table.expire(5);

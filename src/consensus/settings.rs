@@ -120,7 +120,9 @@ impl Settings {
                 false => ReadOnlyOption::Safe,
                 true => ReadOnlyOption::LeaseBased,
             },
-            batch_append: true,
+            // raft-rs would add entries to an append that has none and stands elsewhere in the log: the receiver cannot
+            // read the whole frame then. What goes to one peer shares a frame anyway.
+            batch_append: false,
             max_uncommitted_size: MAX_UNCOMMITTED_BYTES,
             max_committed_size_per_ready: MAX_COMMITTED_BYTES,
             ..Config::default()

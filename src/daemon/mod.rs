@@ -18,6 +18,7 @@ mod offline;
 mod reach;
 mod recover;
 pub(crate) mod run;
+mod scrub;
 mod signals;
 mod upgrade;
 mod witness;

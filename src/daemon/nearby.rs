@@ -21,9 +21,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a peer that is about to found a cluster of its own listens for others first. Neighbours answer a question
-/// by multicast within 20 to 120 ms.
-const LISTEN: Duration = Duration::from_millis(400);
+/// How long a peer that is about to found a cluster of its own listens for others first: once in its life. Neighbours are
+/// heard of after about a second (a second question on the wire, should the first one be lost).
+const LISTEN: Duration = Duration::from_secs(2);
 /// Between two looks at whom was heard of meanwhile.
 const LOOK: Duration = Duration::from_millis(20);
 /// Most peers nearby that are remembered; a home has a dozen.

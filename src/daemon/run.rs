@@ -7,7 +7,7 @@ pub(crate) mod fuzz;
 use super::enter::{self, Entered, Entry};
 use super::signals::Stop;
 use super::upgrade::{self, Upgraded};
-use super::{build, files, fresh, legacy, nearby, notify, reach, say, DaemonOptions, RunMode, STOP_LIMIT};
+use super::{build, files, fresh, legacy, nearby, notify, reach, say, scrub, DaemonOptions, RunMode, STOP_LIMIT};
 use crate::api::{self, server::Server};
 use crate::cluster::founding::Desk;
 use crate::cluster::{Cluster, Parts};
@@ -85,6 +85,7 @@ struct Peer {
     cluster: Cluster,
     server: Option<Server>,
     proxy: Option<Server>,
+    damage: scrub::Damage,
     _lock: crate::config::FolderLock,
     _watchdog: Option<smol::Task<()>>,
 }
@@ -147,7 +148,13 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     }
     let opened = {
         let data = data.clone();
-        runtime::unblock(move || store::open(&data)).await
+        runtime::unblock(move || {
+            let (log, state) = store::open(&data)?;
+            let state: Arc<dyn StateStore> = Arc::new(state);
+            scrub::before_start(&state)?;
+            Ok((log, state))
+        })
+        .await
     };
     let (log, state) = match opened {
         Ok(opened) => opened,
@@ -156,7 +163,6 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
             return Err(runtime::unblock(move || upgrade::explain(error, &folder, &data)).await);
         }
     };
-    let state: Arc<dyn StateStore> = Arc::new(state);
 
     let host = Host::start(build::host(&config, &identity)).await?;
     let members = Arc::new(Members::default());
@@ -216,6 +222,8 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     runtime::spawn(reach::knock(host.clone(), desk, consensus.downgrade(), known)).detach();
     let keep = reach::keep_peerstore(folder.clone(), identity.peer_id(), consensus.downgrade());
     runtime::spawn(keep).detach();
+    let damage = scrub::Damage::default();
+    runtime::spawn(scrub::watch(state.clone(), consensus.downgrade(), damage.clone())).detach();
     let server = match build::rest(&config, &folder) {
         Some(rest) => Some(api::start_rest(rest, cluster.clone()).await.context("api.restapi")?),
         None => None,
@@ -261,6 +269,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
         cluster,
         server,
         proxy,
+        damage,
         _lock: lock,
         _watchdog: watchdog,
     };
@@ -316,7 +325,7 @@ impl Peer {
         let watch = async {
             loop {
                 let status = self.consensus.status();
-                if let Some(reason) = status.failed {
+                if let Some(reason) = status.failed.or_else(|| self.damage.get()) {
                     return Ending::Failed(reason);
                 }
                 if let Some(news) = status.superseded.filter(|news| news.covered) {

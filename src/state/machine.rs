@@ -508,7 +508,7 @@ fn remove_pin(draft: &mut Draft, cid: &Cid, expiry: Option<Timestamp>) -> Step<(
     let old = draft.pin(cid)?;
     if let Some(expiry) = expiry {
         let prolonged = |pin: &Pin| pin.expire_at != expiry && !planted::is(Bug::ExpiryWithoutCompare);
-        let early = planted::is(Bug::ExpiryByLocalClock) && expiry > Timestamp::now();
+        let early = planted::is(Bug::ExpiryByLocalClock) && expiry > planted::now();
         if expiry.is_zero() || early || old.as_ref().is_none_or(prolonged) {
             return Ok((Outcome::Done, Vec::new()));
         }

@@ -7,7 +7,7 @@
 //! `runtime::unblock`).
 
 use super::pin::Pin;
-use crate::error::{Context as _, Result};
+use crate::error::{Context as _, Error, Result};
 use crate::runtime;
 use crate::store::{StateStore, Table};
 use cid::Cid;
@@ -17,6 +17,17 @@ use std::sync::Arc;
 
 /// Rows per read transaction.
 pub const PAGE: usize = 1_000;
+
+/// The pin, if it is the one of this key: the database's pages carry no checksums.
+fn named(pin: Pin, key: &[u8]) -> Result<Pin> {
+    if pin.cid.to_bytes() == key {
+        return Ok(pin);
+    }
+    Err(Error::corrupt(format!(
+        "the record of pin {} lies under another one's name: the state on this disk is damaged; `pinfold state check` says what to do",
+        pin.cid
+    )))
+}
 
 /// A reader of the pins.
 #[derive(Clone)]
@@ -36,7 +47,7 @@ impl Pins {
     /// When the disk fails or the record is damaged.
     pub fn get(&self, cid: &Cid) -> Result<Option<Pin>> {
         let record = self.store.get(Table::Pins, &cid.to_bytes())?;
-        record.map(|bytes| Pin::decode(&bytes).context(cid)).transpose()
+        record.map(|bytes| Pin::decode(&bytes).and_then(|pin| named(pin, &cid.to_bytes())).context(cid)).transpose()
     }
 
     /// At most `limit` pins after `after` (`None`: from the start), in key order.
@@ -46,7 +57,7 @@ impl Pins {
     pub fn page(&self, after: Option<&Cid>, limit: usize) -> Result<Vec<Pin>> {
         let after = after.map(Cid::to_bytes);
         let rows = self.store.scan(Table::Pins, after.as_deref(), limit)?;
-        rows.iter().map(|(_, record)| Pin::decode(record)).collect()
+        rows.iter().map(|(key, record)| named(Pin::decode(record)?, key)).collect()
     }
 
     /// How many there are, without touching the disk.

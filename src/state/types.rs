@@ -1,7 +1,7 @@
 //! Commands, their outcomes, and members: the vocabulary between cluster, consensus and state.
 
 use super::moves::Move;
-use super::pin::Pin;
+use super::pin::{Pin, PinMode};
 use super::version;
 use crate::clock::Timestamp;
 use cid::Cid;
@@ -100,6 +100,18 @@ impl Command {
     pub const MAX_BATCH: usize = 1_000;
     /// Largest encoded command, bytes.
     pub const MAX_BYTES: usize = 1 << 20;
+
+    /// Whether every state accepts it: its outcome is known without looking.
+    #[must_use]
+    pub fn is_never_refused(&self) -> bool {
+        let recursive = |pin: &Pin| pin.mode == PinMode::Recursive;
+        match self {
+            Command::Pin(pin) => recursive(pin),
+            Command::PinMany(pins) => pins.iter().all(recursive),
+            Command::Expire(..) | Command::RaiseVersion(_) | Command::Reallocate(_) => true,
+            Command::Unpin(_) | Command::UpdateMember(_) => false,
+        }
+    }
 
     /// The cluster version from which on this command may be proposed.
     #[must_use]

@@ -3,9 +3,11 @@
 use super::Driver;
 use crate::consensus::membership::{self, Reach, Removal, Step};
 use crate::consensus::proposals::Reply;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::state::{Member, MemberChange, Role};
+use crate::store::LogBatch;
 use libp2p::PeerId;
+use raft::eraftpb::{Entry, EntryType};
 use raft::ProgressState;
 
 /// A leader that is a witness tries to hand its office over once in so many election timeouts. A transfer that nobody
@@ -84,6 +86,7 @@ impl Driver {
                 }
                 continue;
             }
+            let Some(step) = self.after_its_past(step) else { continue };
             self.own_ids = self.own_ids.wrapping_add(1);
             let context = membership::encode_change(self.own_ids, &step.change);
             match self.node.propose_conf_change(context, membership::conf_change(&step.change)) {
@@ -98,6 +101,40 @@ impl Driver {
             }
             return;
         }
+    }
+
+    /// The next step towards this one. The plan was made when it was asked for, and since then the same peer may have
+    /// come under yet another Raft id: that goes first, or it would stay a member that never answers.
+    fn after_its_past(&mut self, step: Step) -> Option<Step> {
+        let MemberChange::Put(new) = &step.change else { return Some(step) };
+        let Some(old) = self.members.values().find(|m| m.peer_id == new.peer_id) else { return Some(step) };
+        if old.raft_id == self.settings.raft_id {
+            if let Some(reply) = &step.reply {
+                let _ = reply.try_send(Err(Error::conflict(format!(
+                    "peer {} is the leader of this cluster and running: another peer uses a copy of its identity",
+                    new.peer_id
+                ))));
+            }
+            return None;
+        }
+        let first = Step { change: MemberChange::Remove(old.raft_id), reply: None, deadline: step.deadline };
+        self.queue.put_back(step);
+        Some(first)
+    }
+
+    /// Makes it durable that a change of members is committed, before anybody is told. raft-rs goes by the members as
+    /// applied, and a peer that hears of its removal may be gone for good: of two voters, the other would forget with
+    /// a power cut that it needs that vote no longer, and wait for it for ever.
+    pub(super) fn keep_changes(&mut self, committed: &[Entry]) -> Result<()> {
+        let Some(last) = committed.last().filter(|_| {
+            committed.iter().any(|entry| entry.get_entry_type() != EntryType::EntryNormal)
+        }) else {
+            return Ok(());
+        };
+        // Not what raft-rs takes for committed: the log on the disk may not have that yet.
+        let mut hard_state = self.node.raft.hard_state();
+        hard_state.commit = last.index;
+        self.node.raft.mut_store().append(LogBatch { hard_state: Some(hard_state), ..LogBatch::default() })
     }
 
     pub(super) fn reach(&self) -> Vec<Reach> {

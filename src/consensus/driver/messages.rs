@@ -223,7 +223,7 @@ impl Driver {
 }
 
 /// An append message with more than `most` entries as several, each going on where the one before ends. raft-rs
-/// limits a message by its bytes and gathers what goes to one peer; several in a row mean the same to it.
+/// limits a message by its bytes alone; several in a row mean the same to it.
 fn parts(mut message: Message, most: usize) -> Vec<Message> {
     if message.get_msg_type() != MessageType::MsgAppend || message.entries.len() <= most {
         return vec![message];

@@ -14,7 +14,7 @@
 use super::Options;
 use crate::error::{Context as _, Error, Result};
 use crate::store::files;
-use crate::store::pages::{Found, Pages};
+use crate::store::pages;
 use heed::types::Bytes;
 use heed::{
     CommitOrAbort, CompactionOption, Database, Env, EnvFlags, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls,
@@ -31,9 +31,6 @@ pub(super) type Db = Database<'static, Bytes, Bytes>;
 const GRAIN: usize = 64 << 10;
 /// Maps double up to this size and then grow by it.
 const GROWTH_STEP: usize = 1 << 30;
-/// Files up to this size are verified page by page whenever they are opened: about 150,000 pins, a tenth of a second.
-/// Larger ones are when the daemon runs (`daemon::scrub`).
-const VERIFIED: usize = 64 << 20;
 /// The smallest map worth opening when the system refuses larger ones.
 const SMALLEST_MAP: usize = 1 << 20;
 /// Read transactions at once, in all threads: the blocking pool and a few snapshots fit many times.
@@ -83,7 +80,7 @@ impl<const N: usize> Environment<N> {
         files::make_dir(dir)?;
         let file = dir.join("data.mdb");
         let used = std::fs::metadata(&file).map_or(0, |m| usize::try_from(m.len()).unwrap_or(usize::MAX));
-        verify(&file, used)?;
+        pages::verify(&file)?;
         // A quarter more than the file, so that opening is not followed by growing at once.
         let wanted = round(options.map_size.max(used.saturating_add(used / 4))).min(round(options.map_limit));
         let live = open_falling(dir, &tables, wanted, round(used).max(SMALLEST_MAP))
@@ -248,21 +245,6 @@ impl<const N: usize> Held<N> {
         })?;
         work(&self.tables, txn).map_err(|e| lmdb_error(e).context("reading a snapshot"))
     }
-}
-
-/// Verifies the pages of a file before LMDB trusts them: all of them when there are few, else the meta pages.
-fn verify(file: &Path, size: usize) -> Result<()> {
-    if size == 0 {
-        return Ok(());
-    }
-    let pages = Pages::open(file, None);
-    let found = pages.map(|pages| if size <= VERIFIED { pages.walk(&[], &mut |_, _, _| ()) } else { Found::default() });
-    let fault = match found {
-        Ok(found) if found.is_whole() => return Ok(()),
-        Ok(found) => found.faults.into_iter().next().unwrap_or_default(),
-        Err(fault) => fault,
-    };
-    Err(Error::corrupt(format!("the database {} is damaged: {fault}; `pinfold state check` says what to do", file.display())))
 }
 
 /// Opens with a map of `wanted` bytes, or of half as much as often as the system says that it has no

@@ -123,6 +123,8 @@ pub struct Disk {
     /// Names that are certain.
     durable: Names,
     changes: Vec<NameChange>,
+    /// Counts what became certain: two images of different numbers differ in that.
+    certain: u64,
     /// Flushes that returned, writes, changes of names: a trace without them shows nothing.
     pub flushes: u64,
     /// Writes of files.
@@ -207,6 +209,9 @@ impl Disk {
     /// # Errors
     /// For one that cannot be, or that the model does not know: then the images would not be what a disk may hold.
     pub fn play(&mut self, event: &Event) -> Result<(), String> {
+        if matches!(event, Event::Sync { .. } | Event::Write { durable: true, .. }) {
+            self.certain += 1;
+        }
         match event {
             Event::Create { inode, path } => {
                 let place = self.place(path)?;
@@ -309,18 +314,24 @@ impl Disk {
         kinds.subset = exhaustive && variant != 0 && variant + 1 != 1 << open;
         let file_bits = bits.split_off(self.changes.len());
         let names = self.names(bits, !exhaustive, &mut random, &mut kinds);
-        let mut image = Image { files: Vec::new(), folders: Vec::new(), kinds };
+        let mut image = Image { files: Vec::new(), folders: Vec::new(), kinds, fingerprint: 0 };
+        let mut print = Fingerprint(self.certain);
         let mut contents: Vec<Option<Arc<Vec<u8>>>> = vec![None; self.files.len()];
         let mut offset = 0;
         for (file, content) in self.files.iter().zip(&mut contents) {
             let chosen = &file_bits[offset..offset + file.changes.len()];
             offset += file.changes.len();
-            *content = Some(cut(file, chosen, !exhaustive, &mut random, &mut image.kinds));
+            let bytes = cut(file, chosen, !exhaustive, &mut random, &mut image.kinds);
+            print.add(&file.changes, &bytes);
+            *content = Some(bytes);
         }
         let mut waiting = vec![(ROOT, String::new())];
         while let Some((folder, path)) = waiting.pop() {
             for ((_, name), node) in names.range((folder, String::new())..(folder + 1, String::new())) {
                 let path = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
+                let (Node::File(number) | Node::Folder(number)) = node;
+                print.bytes(path.as_bytes());
+                print.bytes(&number.to_le_bytes());
                 match node {
                     Node::Folder(number) => {
                         image.folders.push(path.clone());
@@ -333,6 +344,7 @@ impl Disk {
                 }
             }
         }
+        image.fingerprint = print.0;
         image
     }
 
@@ -548,6 +560,8 @@ pub struct Image {
     pub folders: Vec<String>,
     /// What is special about it.
     pub kinds: Kinds,
+    /// Two images with the same number here are the same.
+    pub fingerprint: u64,
 }
 
 impl Image {
@@ -561,23 +575,27 @@ impl Image {
         }
         Ok(())
     }
+}
 
-    /// Two images with the same fingerprint are the same.
-    pub fn fingerprint(&self) -> u64 {
-        let mut hash = 0xcbf2_9ce4_8422_2325u64;
-        let mut add = |bytes: &[u8]| {
-            let words = bytes.chunks_exact(8);
-            let rest = words.remainder().iter().fold(bytes.len() as u64, |n, b| n << 8 ^ u64::from(*b));
-            let words = words.map(|w| u64::from_le_bytes(w.try_into().expect("eight bytes")));
-            for word in words.chain([rest]) {
-                hash = (hash.rotate_left(23) ^ word).wrapping_mul(0x2545_f491_4f6c_dd1d);
-            }
-        };
-        self.folders.iter().for_each(|folder| add(folder.as_bytes()));
-        for (path, content) in &self.files {
-            add(path.as_bytes());
-            add(content);
+/// Sums an image up: what was certain by its number, what was open by its bytes.
+struct Fingerprint(u64);
+
+impl Fingerprint {
+    fn bytes(&mut self, bytes: &[u8]) {
+        let words = bytes.chunks_exact(8);
+        let rest = words.remainder().iter().fold(bytes.len() as u64, |n, b| n << 8 ^ u64::from(*b));
+        for word in words.map(|w| u64::from_le_bytes(w.try_into().expect("eight bytes"))).chain([rest]) {
+            self.0 = (self.0.rotate_left(23) ^ word).wrapping_mul(0x2545_f491_4f6c_dd1d);
         }
-        hash
+    }
+
+    fn add(&mut self, changes: &[Change], bytes: &[u8]) {
+        for change in changes {
+            if let What::Write { at, data } = &change.what {
+                let from = (*at as usize).min(bytes.len());
+                self.bytes(&bytes[from..(from + data.len()).min(bytes.len())]);
+            }
+        }
+        self.bytes(&(bytes.len() as u64).to_le_bytes());
     }
 }

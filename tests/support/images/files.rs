@@ -59,7 +59,9 @@ pub fn child() {
         match random.below(3) {
             0 => {}
             1 => {
-                folder.write_peerstore(&["/ip4/192.0.2.1/tcp/9096".parse().expect("address")]).expect("peerstore");
+                folder
+                    .write_peerstore(&["/ip4/192.0.2.1/tcp/9096".parse().expect("address")])
+                    .expect("peerstore");
             }
             _ => {
                 config.cluster.peername = format!("name {round}");
@@ -136,7 +138,8 @@ impl Contract for Files {
             return Ok(Verdict::Kept);
         };
         let (config, _) = Config::load(&folder, &Env::empty()).map_err(|e| format!("service.json: {e}"))?;
-        let (identity, _) = Identity::load(&folder, None, &Env::empty()).map_err(|e| format!("identity: {e}"))?;
+        let (identity, _) =
+            Identity::load(&folder, None, &Env::empty()).map_err(|e| format!("identity: {e}"))?;
         if identity.peer_id().to_string() != *peer {
             return Err("another identity".into());
         }
@@ -151,7 +154,11 @@ impl Contract for Files {
             pins_in(&data)?
         } else if done == 0 || begun > done && moved.exists() {
             // Between the old one's going and the new one's coming.
-            if done == 0 { 0 } else { pins_in(&moved)? }
+            if done == 0 {
+                0
+            } else {
+                pins_in(&moved)?
+            }
         } else {
             return Err(format!("import {done} was done and the data folder is gone"));
         };
@@ -262,5 +269,7 @@ impl Contract for Upgraded {
 /// The first image that breaks the contract.
 pub fn search_upgrade(seed: u64, images: u64, only: Option<(usize, usize)>) -> Result<Report, Box<Failure>> {
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/format1/raft");
-    recorded("upgrade", "child_upgrade", seed, images, only, &Upgraded, |root| copy(&fixture, &root.join("raft")))
+    recorded("upgrade", "child_upgrade", seed, images, only, &Upgraded, |root| {
+        copy(&fixture, &root.join("raft"))
+    })
 }

@@ -34,7 +34,11 @@ enum Step {
     /// Several at once, each durable when it is acknowledged: they share flushes.
     Put(Vec<Vec<Cid>>),
     /// Blocks that wait for no flush, and the pin that makes them durable.
-    Pin { root: Cid, mode: PinMode, blocks: Vec<Cid> },
+    Pin {
+        root: Cid,
+        mode: PinMode,
+        blocks: Vec<Cid>,
+    },
     Unpin(Cid),
     Collect,
     /// These very blocks, where no pin holds them.
@@ -86,7 +90,8 @@ impl Plan {
     /// The same with another number of steps.
     pub fn of(seed: u64, steps: usize) -> Plan {
         let mut random = Random::new(seed);
-        let mut plan = Plan { steps: Vec::new(), content: (0..BLOCKS).map(raw).collect(), dags: BTreeMap::new() };
+        let mut plan =
+            Plan { steps: Vec::new(), content: (0..BLOCKS).map(raw).collect(), dags: BTreeMap::new() };
         let cids: Vec<Cid> = plan.content.keys().copied().collect();
         let any = |random: &mut Random, n: u64| -> Vec<Cid> {
             (0..1 + random.below(n)).map(|_| cids[random.below(BLOCKS) as usize]).collect()

@@ -206,7 +206,8 @@ impl<C: Contract> Search<'_, C> {
                 }
                 let seed = Random::new(self.seed ^ (point as u64) << 24 ^ variant as u64).next();
                 let image = disk.image(variant, seed);
-                let new = seen.lock().unwrap_or_else(PoisonError::into_inner).insert((image.fingerprint(), level));
+                let new =
+                    seen.lock().unwrap_or_else(PoisonError::into_inner).insert((image.fingerprint, level));
                 if !new {
                     report.repeated += 1;
                     continue;

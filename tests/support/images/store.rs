@@ -31,6 +31,8 @@ pub const OPTIONS: Options = Options { map_size: 256 << 10, map_limit: 1 << 30, 
 const CIDS: u64 = 150;
 /// Steps of one workload.
 const STEPS: usize = 110;
+/// Changes of the disk of which it is certain that they come before the founding is over.
+const FOUNDING: u64 = 20;
 
 type PinMap = Arc<BTreeMap<Vec<u8>, Pin>>;
 type Rows = Arc<BTreeMap<Vec<u8>, Vec<u8>>>;
@@ -129,6 +131,7 @@ fn member(raft_id: u64) -> Member {
         addresses: Vec::new(),
         role: Role::Voter,
         version: pinfold::VERSION.into(),
+        witness: false,
     }
 }
 
@@ -158,7 +161,8 @@ fn cid(n: u64) -> Cid {
 }
 
 fn pin(random: &mut Random) -> Pin {
-    let mut pin = Pin::new(cid(random.below(CIDS)), Timestamp::from_unix_nanos(1_000_000_000 * 1_700_000_000));
+    let mut pin =
+        Pin::new(cid(random.below(CIDS)), Timestamp::from_unix_nanos(1_000_000_000 * 1_700_000_000));
     pin.name = format!("pin {}", random.below(1_000));
     let bytes = match random.below(12) {
         // Overflow pages.
@@ -594,12 +598,20 @@ impl Stores {
     ///
     /// # Errors
     /// What does not fit.
-    fn find(&self, folder: &Path, known: &Known) -> Result<Option<(usize, usize, LmdbLog, Arc<LmdbState>)>, String> {
+    fn find(
+        &self,
+        folder: &Path,
+        known: &Known,
+    ) -> Result<Option<(usize, usize, LmdbLog, Arc<LmdbState>)>, String> {
         let (log, state) = match open_both(folder) {
             Ok(stores) => stores,
             Err(error) if !known.opened => {
                 let sentence = error.message().to_string();
-                return if sentence.len() > 10 { Ok(None) } else { Err(format!("no sentence: {sentence:?}")) };
+                return if sentence.len() > 10 {
+                    Ok(None)
+                } else {
+                    Err(format!("no sentence: {sentence:?}"))
+                };
             }
             Err(error) => return Err(format!("refused: {error}")),
         };
@@ -684,7 +696,8 @@ impl Stores {
             } else if *wanted.pins != pins {
                 why += &format!("; {version}: {} pins, other ones than {}", pins.len(), wanted.pins.len());
             } else if *wanted.local != local {
-                why += &format!("; {version}: {} local records, not those {}", local.len(), wanted.local.len());
+                why +=
+                    &format!("; {version}: {} local records, not those {}", local.len(), wanted.local.len());
             } else if wanted.digest != digest && version > 0 {
                 why += &format!("; {version}: digest {digest:032x}, not {:032x}", wanted.digest);
             } else {
@@ -730,7 +743,8 @@ impl Stores {
             live.machine.verify().map_err(|e| e.to_string())?;
         }
         let settings = Settings::new(&consensus(), self.plan.raft_id, self.plan.cluster_id, 1);
-        Driver::open(settings, Box::new(live.log), shared, Arc::default()).map_err(|e| format!("Raft: {e}"))?;
+        Driver::open(settings, Box::new(live.log), shared, Arc::default())
+            .map_err(|e| format!("Raft: {e}"))?;
         Ok(())
     }
 }
@@ -771,6 +785,12 @@ impl Contract for Stores {
             Some(b'l') => known.log.0 = number(mark),
             Some(b'S') => known.state.1 = number(mark),
             Some(b's') => known.state.0 = number(mark),
+            // A start after a kill has seen these, and may have told others.
+            Some(b'a') => {
+                let mut seen = mark.split(' ').skip(1).map(|n| n.parse().unwrap_or(0));
+                let (l, s) = (seen.next().unwrap_or(0), seen.next().unwrap_or(0));
+                (known.log, known.state) = ((l, l), (s, s));
+            }
             // The founding is three commits.
             Some(b'o') => (known.opened, known.log.1, known.state.1) = (true, 2, 1),
             Some(b'f') => (known.founded, known.log.0, known.state.0) = (true, 2, 1),
@@ -793,11 +813,24 @@ impl Contract for Stores {
     }
 }
 
-/// The child's work; `work` is the seed.
+/// The child's work; its task: the seed, the change at which it is killed (0: never), and for a start after a kill
+/// what was known: log and state, acknowledged and begun.
 pub fn child() {
     let Some(child) = Child::here() else { return };
-    let seed: u64 = child.work.parse().expect("a seed");
+    let numbers: Vec<u64> = child.work.split(' ').map(|n| n.parse().expect("a number")).collect();
     let say = |text: String| child.mark(&text);
+    let (seed, kill) = (numbers[0], numbers[1]);
+    if let [_, _, raft_id, l0, l1, s0, s1] = numbers[..] {
+        let range = |a: u64, b: u64| (a as usize, b as usize);
+        let known = Known { opened: true, founded: true, log: range(l0, l1), state: range(s0, s1), marks: 0 };
+        let contract = Stores::new(Plan::new(seed, raft_id));
+        let found = contract.find(&child.root, &known).expect("what a kill leaves").expect("opened before");
+        child.mark(&format!("again {} {}", found.0, found.1));
+        return;
+    }
+    if kill > 0 {
+        child.order(&format!("!kill {kill}"));
+    }
     let live = Live::found(&child.root, seed | 1, &say).expect("founding");
     let plan = Plan::new(seed, live.raft_id());
     Live::work(&mut Some(live), &child.root, &plan, &say).expect("the workload");
@@ -812,7 +845,8 @@ pub fn raft_id(events: &[Event]) -> Option<u64> {
     })
 }
 
-/// Records one workload and searches its images.
+/// Records one workload and searches its images. In every third the process is killed, at any of its changes, and
+/// started again before the power goes.
 ///
 /// # Errors
 /// The first image that breaks the contract.
@@ -821,10 +855,33 @@ pub fn search(seed: u64, images: u64, only: Option<(usize, usize)>) -> Result<Re
     let folder = super::search::fast_folder();
     let recording = Recording::new(folder.path());
     let before = Disk::with(&recording.root);
-    recording.run("child_store", &seed.to_string()).map_err(broken)?;
-    let events = recording.events().map_err(broken)?;
+    let mut random = Random::new(seed ^ 0x6b31);
+    // Before anybody was told anything, or in the middle.
+    let kill = match seed % 6 {
+        2 => 1 + random.below(FOUNDING),
+        5 => 100 + random.below(400),
+        _ => 0,
+    };
+    recording.run("child_store", &format!("{seed} {kill}")).map_err(broken)?;
+    let mut events = recording.events().map_err(broken)?;
+    if (1..=FOUNDING).contains(&kill) {
+        recording.run("child_store", &format!("{seed} 0")).map_err(broken)?;
+        events = recording.events().map_err(broken)?;
+    }
     let id = raft_id(&events).ok_or_else(|| broken("the child said nothing".into()))?;
     let contract = Stores::new(Plan::new(seed, id));
+    if kill > FOUNDING {
+        let mut known = Known::default();
+        for event in &events {
+            if let Event::Mark(mark) = event {
+                contract.note(&mut known, mark);
+            }
+        }
+        let ((l0, l1), (s0, s1)) = (known.log, known.state);
+        let work = format!("{seed} 0 {id} {l0} {l1} {s0} {s1}");
+        recording.run("child_store", &work).map_err(broken)?;
+        events = recording.events().map_err(broken)?;
+    }
     Search { name: "store", seed, before: &before, events: &events, contract: &contract, images, only }.run()
 }
 

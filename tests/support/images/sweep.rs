@@ -15,8 +15,12 @@ use std::path::Path;
 use std::sync::Mutex;
 
 /// What fails how: name, error number, mode (see `recorder.c`).
-const WAYS: [(&str, u32, u32); 4] =
-    [("EIO once", 5, 0), ("EIO for good", 5, 1), ("ENOSPC for good", 28, 1), ("half a write, then ENOSPC", 28, 2)];
+const WAYS: [(&str, u32, u32); 4] = [
+    ("EIO once", 5, 0),
+    ("EIO for good", 5, 1),
+    ("ENOSPC for good", 28, 1),
+    ("half a write, then ENOSPC", 28, 2),
+];
 /// Steps of the workload of the stores: about two hundred changes of the disk.
 const STORE_STEPS: usize = 40;
 /// Steps of the workload of the node.
@@ -34,7 +38,12 @@ pub struct Swept {
 }
 
 /// Runs `once` for every `stride`th failure from `first` on, in every way.
-fn sweep(child: &Child, first: u64, stride: u64, mut once: impl FnMut(&Path) -> Result<Option<Error>, String>) -> Swept {
+fn sweep(
+    child: &Child,
+    first: u64,
+    stride: u64,
+    mut once: impl FnMut(&Path) -> Result<Option<Error>, String>,
+) -> Swept {
     let mut swept = Swept::default();
     for (way, errno, mode) in WAYS {
         let mut n = first;
@@ -139,7 +148,8 @@ pub fn run(name: &str, seed: u64, stride: u64) -> Result<Swept, String> {
     let mut swept = Swept::default();
     for output in outputs {
         let output = output?;
-        let line = output.lines().find_map(|l| l.split("swept ").nth(1)).ok_or(format!("no figures: {output}"))?;
+        let line =
+            output.lines().find_map(|l| l.split("swept ").nth(1)).ok_or(format!("no figures: {output}"))?;
         let numbers: Vec<u64> = line.split(' ').filter_map(|n| n.parse().ok()).collect();
         swept.runs += numbers[0];
         swept.failed += numbers[1];

@@ -52,6 +52,7 @@ pub(crate) fn lmdb(doing: &str) -> impl Fn(heed::Error) -> Error + '_ {
 impl Tables {
     /// Opens or makes the environment in a folder that exists.
     pub(super) fn open(folder: &Path) -> Result<Tables> {
+        crate::store::pages::verify(&folder.join("data.mdb"))?;
         let mut size = MAP_SIZE;
         let env = loop {
             match open_env(folder, size) {
