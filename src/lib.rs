@@ -22,12 +22,17 @@ pub mod config;
 pub mod consensus;
 pub mod daemon;
 pub mod doctor;
+pub(crate) mod durable;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+#[path = "../tests/fuzz/targets/mod.rs"]
+pub mod fuzz;
 pub mod ipfs;
 pub mod log;
 pub mod monitor;
 pub mod net;
 pub mod password;
+pub mod planted;
 pub mod runtime;
 pub mod sim;
 pub mod state;

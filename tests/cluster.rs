@@ -250,67 +250,6 @@ fn a_reflashed_card_comes_back_under_its_old_name() {
 }
 
 #[test]
-fn no_acknowledged_pin_is_lost_over_twenty_kills_under_load() {
-    const KILLS: u64 = 20;
-    let mut cluster = Cluster::of(3);
-    let (stop, acknowledged) = (std::sync::atomic::AtomicBool::new(false), std::sync::Mutex::new(Vec::new()));
-    let urls: Vec<String> = cluster.peers.iter().map(Peer::url).collect();
-    std::thread::scope(|scope| {
-        for writer in 0..4u64 {
-            let (stop, acknowledged, urls) = (&stop, &acknowledged, &urls);
-            scope.spawn(move || {
-                let agent: ureq::Agent = ureq::Agent::config_builder()
-                    .timeout_global(Some(Duration::from_secs(10)))
-                    .http_status_as_error(false)
-                    .build()
-                    .into();
-                let mut n = writer << 32;
-                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                    n += 1;
-                    let cid = cid_of(n);
-                    let url = &urls[(n % 3) as usize];
-                    let answer = agent.post(format!("{url}/pins/{cid}")).send_empty();
-                    match answer {
-                        Ok(answer) if answer.status() == 200 => acknowledged.lock().expect("lock").push(cid),
-                        _ => std::thread::sleep(Duration::from_millis(20)),
-                    }
-                }
-            });
-        }
-        for kill in 0..KILLS {
-            let before = acknowledged.lock().expect("lock").len();
-            let victim = if kill % 2 == 0 { cluster.leader() } else { (kill % 3) as usize };
-            cluster.peers[victim].kill();
-            // Only kills under real traffic count: some writes must get through while it is down.
-            wait_for("writes while one peer is dead", PATIENCE, || {
-                let now = acknowledged.lock().expect("lock").len();
-                if now > before + 5 {
-                    Ok(())
-                } else {
-                    Err(format!("{before} then {now}"))
-                }
-            });
-            cluster.peers[victim].start(&["daemon"]);
-        }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
-    });
-    let mut acknowledged = acknowledged.into_inner().expect("lock");
-    acknowledged.sort();
-    eprintln!("{KILLS} kills, {} acknowledged pins", acknowledged.len());
-    for peer in &cluster.peers {
-        wait_for("every acknowledged pin on every peer", PATIENCE, || {
-            let have: std::collections::HashSet<String> = peer.pinned_cids().into_iter().collect();
-            let missing: Vec<_> = acknowledged.iter().filter(|c| !have.contains(*c)).collect();
-            if missing.is_empty() {
-                Ok(())
-            } else {
-                Err(format!("{} missing, {:?}", missing.len(), missing[0]))
-            }
-        });
-    }
-}
-
-#[test]
 fn pinning_what_nobody_has_ends_in_an_error_and_blocks_nothing() {
     let cluster = Cluster::with(2, |_, config| {
         config["ipfs_connector"]["embedded"]["pin_timeout"] = "2s".into();

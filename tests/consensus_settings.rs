@@ -61,7 +61,7 @@ fn the_log_is_looked_at_for_truncation_once_in_snapshot_interval() {
         });
         for n in 0..pins {
             let leader = sim.leader().expect("a leader");
-            sim.ask(leader, Request::Pin(format!("p{n}")), LIMIT);
+            sim.ask(leader, Request::pin(&format!("p{n}")), LIMIT);
             sim.run(2).expect("sound");
         }
         // A second, in which the state is flushed.
@@ -85,7 +85,7 @@ fn trailing_logs_stay_and_snapshot_threshold_is_waited_for() {
         });
         for n in 0..60 {
             let leader = sim.leader().expect("a leader");
-            sim.ask(leader, Request::Pin(format!("p{n}")), LIMIT);
+            sim.ask(leader, Request::pin(&format!("p{n}")), LIMIT);
             sim.run(2).expect("sound");
         }
         sim.run(60).expect("sound");
@@ -106,7 +106,7 @@ fn no_message_has_more_entries_than_max_append_entries() {
         let mut sim = three(4, |c| (c.max_append_entries, c.trailing_logs) = (most, 1000));
         let leader = sim.leader().expect("a leader");
         for n in 0..50 {
-            sim.ask(leader, Request::Pin(format!("p{n}")), LIMIT);
+            sim.ask(leader, Request::pin(&format!("p{n}")), LIMIT);
         }
         sim.isolate(if leader == 3 { 2 } else { 3 });
         sim.run(100).expect("sound");
@@ -132,7 +132,7 @@ fn commit_timeout_is_how_late_a_lost_commit_is_told_again() {
         let mut lag = 0;
         for n in 0..400 {
             if let Some(leader) = sim.leader() {
-                sim.ask(leader, Request::Pin(format!("p{n}")), LIMIT);
+                sim.ask(leader, Request::pin(&format!("p{n}")), LIMIT);
             }
             for _ in 0..8 {
                 sim.tick().expect("sound");

@@ -196,6 +196,7 @@ guides! {
     moving_from_ipfs_cluster: "moving-from-ipfs-cluster.md" on 2;
     composite: "composite.md" on 2;
     lost_majority: "lost-majority.md" on 3;
+    hard_days: "hard-days.md" on 4;
 }
 
 #[test]

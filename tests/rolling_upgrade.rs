@@ -6,6 +6,7 @@
 
 mod support;
 
+use pinfold::state::version::SPOKEN;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -120,15 +121,15 @@ fn health(peer: &Peer) -> Value {
     peer.json("GET", "/health/consensus")
 }
 
-/// Waits until the cluster version is 2 everywhere, and every member has told what it runs.
+/// Waits until the cluster speaks this build's version everywhere, and every member has told what it runs.
 fn wait_raised(peers: &[Peer]) {
     for peer in peers {
-        wait_for("cluster version 2, and everybody's version in it", PATIENCE, || {
+        wait_for("this build's cluster version, and everybody's version in it", PATIENCE, || {
             let health = health(peer);
             let members = health["members"].as_array().cloned().unwrap_or_default();
             let told =
                 members.len() == peers.len() && members.iter().all(|m| m["version"] == pinfold::VERSION);
-            (health["cluster_version"] == 2 && told).then_some(()).ok_or_else(|| health.to_string())
+            (health["cluster_version"] == SPOKEN && told).then_some(()).ok_or_else(|| health.to_string())
         });
     }
 }
@@ -273,7 +274,7 @@ fn three_peers_are_upgraded_one_by_one_under_load() {
     let (status, _) = late.wait_end();
     assert!(!status.success());
     for word in
-        ["could not join", "runs pinfold 0.1.0", "cluster version 1", "install pinfold 0.2.0 or newer"]
+        ["could not join", "runs pinfold 0.1.0", "cluster version 1", "install pinfold 0.3.0 or newer"]
     {
         assert!(late.log().contains(word), "\"{word}\" is missing:\n{}", late.log());
     }
@@ -284,7 +285,7 @@ fn three_peers_are_upgraded_one_by_one_under_load() {
     }
     let digests: Vec<_> = peers.iter().map(digest).collect();
     for (at, digest, version) in &digests {
-        assert_eq!(*version, 2);
+        assert_eq!(*version, SPOKEN);
         for (other_at, other, _) in &digests {
             assert!(at != other_at || digest == other, "{digests:?}");
         }

@@ -173,7 +173,8 @@ impl Stage {
         let (id, peer, name) = (member.raft_id, self.name(&member.peer_id), &member.name);
         let version =
             if member.version.is_empty() { String::new() } else { format!(" runs {}", member.version) };
-        format!("{id} {peer} \"{name}\" {:?} [{}]{version}", member.role, addresses.join(" "))
+        let witness = if member.witness { " witness" } else { "" };
+        format!("{id} {peer} \"{name}\" {:?} [{}]{version}{witness}", member.role, addresses.join(" "))
     }
 
     /// Applies an entry and tells answer and events.
@@ -309,7 +310,8 @@ impl goldenscript::Runner for Stage {
                 let role = if voter { Role::Voter } else { Role::Learner };
                 let addresses = address.into_iter().collect();
                 let version = args.lookup("version").map(|a| a.value.clone()).unwrap_or_default();
-                let member = Member { raft_id, peer_id, name, addresses, role, version };
+                let witness = args.lookup_parse("witness")?.unwrap_or(false);
+                let member = Member { raft_id, peer_id, name, addresses, role, version, witness };
                 match verb {
                     "add" => self.conf(vec![MemberChange::Put(member)])?,
                     _ => self.apply(Entry::Command(Some(Command::UpdateMember(member))))?,

@@ -15,7 +15,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 /// Connections the kernel keeps waiting for us. (It clamps the number to its own limit.)
-const BACKLOG: i32 = 1024;
+pub(super) const BACKLOG: i32 = 1024;
 
 /// An address to listen on, as written in the config.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@
 use super::access::AccessFile;
 use super::gate::{Connection, Duplex, Gate, Patience};
 use super::http::{Body, Remote, Response, ResponseBody, Service, User};
-use super::listen::{Listener, Socket};
+use super::listen::{Listener, Socket, BACKLOG};
 use super::tls::Tls;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
@@ -60,6 +60,8 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A client that lets its own request wait for this long makes room for a newcomer when all places are taken.
 const STALLED: Duration = Duration::from_secs(5);
+/// A connection without a request is kept this long when the server closes, for a client that is just sending one.
+const LINGER: Duration = Duration::from_millis(100);
 /// Pause after a failed accept (typically: out of file descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// At most one accept failure is logged in this time.
@@ -215,13 +217,16 @@ impl Server {
         self.shared.places().taken.len()
     }
 
-    /// Stops accepting, closes idle connections, waits until running requests are answered or `limit` has
-    /// passed, and cuts what is left.
+    /// Stops accepting, waits until running requests are answered and connections closed or `limit` has passed,
+    /// and cuts what is left.
+    ///
+    /// What reached us before is served: connections that the kernel took and we had not, and requests on kept
+    /// connections, which learn from their answer that it is the last ([`LINGER`]).
     pub async fn close(mut self, limit: Duration) {
-        for task in self.accepting.drain(..) {
-            task.cancel().await;
-        }
         drop(self.stop.take());
+        for task in self.accepting.drain(..) {
+            task.await;
+        }
         drop(self.alive.take());
         let gone = self.gone.clone();
         let quiet = async {
@@ -256,7 +261,14 @@ async fn accept(
 ) {
     let mut logged: Option<Instant> = None;
     loop {
-        match listener.accept().await {
+        let next = {
+            let (next, stopping) = (pin!(listener.accept()), pin!(stopped.recv()));
+            match select(next, stopping).await {
+                Either::Left((next, _)) => next,
+                Either::Right(_) => break,
+            }
+        };
+        match next {
             Ok((socket, remote)) => {
                 let Some(alive) = alive.upgrade() else { return };
                 admit(&shared, socket, remote, stopped.clone(), alive);
@@ -271,6 +283,12 @@ async fn accept(
                 runtime::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+    // Whoever connected before the end is served: a closed listener would reset what it has not handed out.
+    for _ in 0..BACKLOG {
+        let waiting = listener.accept().now_or_never();
+        let (Some(Ok((socket, remote))), Some(alive)) = (waiting, alive.upgrade()) else { return };
+        admit(&shared, socket, remote, stopped.clone(), alive);
     }
 }
 
@@ -390,7 +408,7 @@ async fn serve(
         Patience { head: limits.header_timeout, idle: limits.idle_timeout, write: limits.write_timeout };
     let io = FuturesIo::new(Gate::new(stream, connection.clone(), patience));
     let head = limits.header_bytes + HEADER_SLOP;
-    let entry = Entry { shared: shared.clone(), connection, remote };
+    let entry = Entry { shared: shared.clone(), connection, remote, stopped: stopped.clone() };
     let serving = http1::Builder::new()
         // The gate keeps this deadline; hyper's would also cover idle connections.
         .header_read_timeout(None)
@@ -403,10 +421,14 @@ async fn serve(
     let mut stopping = pin!(stopped.recv());
     let result = match select(serving.as_mut(), stopping.as_mut()).await {
         Either::Left((result, _)) => result,
-        Either::Right(_) => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
-        }
+        // A request may be on its way here this very moment: it is answered, with the word that it is the last one.
+        Either::Right(_) => match select(serving.as_mut(), pin!(runtime::sleep(LINGER))).await {
+            Either::Left((result, _)) => result,
+            Either::Right(_) => {
+                serving.as_mut().graceful_shutdown();
+                serving.await
+            }
+        },
     };
     if let Err(error) = result {
         log::debug!("{}: {remote:?}: {error}", shared.service.name());
@@ -418,6 +440,7 @@ struct Entry {
     shared: Arc<Shared>,
     connection: Arc<Connection>,
     remote: Option<SocketAddr>,
+    stopped: async_channel::Receiver<Infallible>,
 }
 
 impl hyper::service::Service<hyper::Request<Incoming>> for Entry {
@@ -427,8 +450,14 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Entry {
 
     fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
         let running = Running::begin(self.connection.clone());
-        let (shared, remote) = (self.shared.clone(), self.remote);
-        Box::pin(async move { Ok(answer(shared, remote, running, request).await) })
+        let (shared, remote, stopped) = (self.shared.clone(), self.remote, self.stopped.clone());
+        Box::pin(async move {
+            let mut response = answer(shared, remote, running, request).await;
+            if stopped.is_closed() {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(response)
+        })
     }
 }
 

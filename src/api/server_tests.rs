@@ -459,6 +459,28 @@ fn closing_lets_requests_finish_and_then_cuts() {
 }
 
 #[test]
+fn what_reached_us_before_the_end_is_answered() {
+    for _ in 0..20 {
+        let (server, _) = start();
+        let kept = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+        let mut clients: Vec<TcpStream> = (0..8).map(|_| connect(&server)).collect();
+        for client in &mut clients[..4] {
+            client.write_all(kept.as_bytes()).expect("send");
+            until(client, "hello");
+        }
+        // Some on kept connections, some on new ones that the kernel took and the server may not have seen.
+        for client in &mut clients {
+            client.write_all(kept.as_bytes()).expect("send");
+        }
+        block_on(server.close(Duration::from_secs(20)));
+        for client in &mut clients {
+            let answer = until_closed(client);
+            assert!(answer.ends_with("hello"), "{answer:?}");
+        }
+    }
+}
+
+#[test]
 fn running_out_of_descriptors_is_survived() {
     const CHILD: &str = "PINFOLD_TEST_FEW_DESCRIPTORS";
     let name = "api::server::tests::running_out_of_descriptors_is_survived";

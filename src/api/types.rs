@@ -64,6 +64,9 @@ pub struct Id {
     pub ipfs: Option<IpfsIdJson>,
     /// Its name.
     pub peername: String,
+    /// `learner` or `witness`; empty (and not shown) for an ordinary peer that votes. Pinfold's own.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub role: String,
 }
 
 /// A pin as JSON (reference F.2). `Option`s that are `None` print `null`.
@@ -326,6 +329,9 @@ pub struct ConnectGraph {
     pub cluster_trust_links: BTreeMap<String, bool>,
     /// Peer → its IPFS node.
     pub cluster_to_ipfs: BTreeMap<String, String>,
+    /// Peers that are witnesses: they vote and have no IPFS node. Not shown when there is none. Pinfold's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub witnesses: Vec<String>,
 }
 
 /// One removed block, or why it was not.
@@ -381,8 +387,11 @@ pub struct MemberHealth {
     pub peername: String,
     /// Raft id, hexadecimal.
     pub raft_id: String,
-    /// `voter` or `learner`.
+    /// `voter`, `learner` or `witness`.
     pub role: String,
+    /// Whether it votes by now; a witness begins as one that does not, like everybody.
+    #[serde(default)]
+    pub votes: bool,
     /// Whether this peer has a connection to it.
     pub connected: bool,
     /// The version of its pinfold; empty while the cluster version is 1.

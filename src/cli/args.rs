@@ -65,6 +65,9 @@ pub struct Init {
     /// key file of the private network
     #[argh(option)]
     pub swarm_key: Option<String>,
+    /// vote, hold no content
+    #[argh(switch)]
+    pub witness: bool,
     /// ask for the secret
     #[argh(switch)]
     pub custom_secret: bool,
@@ -117,6 +120,9 @@ pub struct Up {
     /// key file of the private network
     #[argh(option)]
     pub swarm_key: Option<String>,
+    /// vote, hold no content
+    #[argh(switch)]
+    pub witness: bool,
     /// leave when stopping
     #[argh(switch)]
     pub leave: bool,
@@ -137,6 +143,9 @@ pub struct Join {
     /// key file of the private network
     #[argh(option)]
     pub swarm_key: Option<String>,
+    /// vote, hold no content
+    #[argh(switch)]
+    pub witness: bool,
     /// leave when stopping
     #[argh(switch)]
     pub leave: bool,
@@ -486,6 +495,35 @@ pub struct PinUpdate {
     pub what: Vec<String>,
 }
 
+/// `pin import`
+#[derive(FromArgs, Clone, Debug, Default, PartialEq)]
+pub struct PinImport {
+    /// copies
+    #[argh(option)]
+    pub replication: Option<i32>,
+    /// fewest copies
+    #[argh(option)]
+    pub replication_min: Option<i32>,
+    /// most copies
+    #[argh(option)]
+    pub replication_max: Option<i32>,
+    /// preferred holders
+    #[argh(option)]
+    pub allocations: Option<String>,
+    /// pin name
+    #[argh(option)]
+    pub name: Option<String>,
+    /// unpin after
+    #[argh(option)]
+    pub expire_in: Option<String>,
+    /// key=value
+    #[argh(option)]
+    pub metadata: Vec<String>,
+    /// the list
+    #[argh(positional)]
+    pub file: String,
+}
+
 /// `pin ls`
 #[derive(FromArgs, Clone, Debug, Default, PartialEq)]
 pub struct PinLs {
@@ -580,6 +618,7 @@ pub enum Parsed {
     PinAdd(Box<PinAdd>),
     PinRm(PinRm),
     PinUpdate(PinUpdate),
+    PinImport(Box<PinImport>),
     PinLs(PinLs),
     Status(Status),
     Sync(LocalOne),
@@ -634,6 +673,7 @@ pub fn parse(words: &Words) -> Result<(Globals, Parsed), Failure> {
         Cmd::PinAdd => Parsed::PinAdd(Box::new(typed(&name, own)?)),
         Cmd::PinRm => Parsed::PinRm(typed(&name, own)?),
         Cmd::PinUpdate => Parsed::PinUpdate(typed(&name, own)?),
+        Cmd::PinImport => Parsed::PinImport(Box::new(typed(&name, own)?)),
         Cmd::PinLs => Parsed::PinLs(typed(&name, own)?),
         Cmd::Status => Parsed::Status(typed(&name, own)?),
         Cmd::Sync => Parsed::Sync(typed(&name, own)?),

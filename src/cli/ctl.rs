@@ -7,7 +7,7 @@ use super::args::{self, Parsed, Waiting};
 use super::client::{escape, Client, Query};
 use super::failure::{Failure, Outcome};
 use super::output::{Encoding, Output};
-use super::{add, dot, get, moves, text, wait};
+use super::{add, dot, get, import, moves, text, wait};
 use crate::api::types::{
     Alert, Bandwidth, ConnectGraph, GlobalPinInfo, GlobalRepoGc, Id, Metric, PinJson, Version,
 };
@@ -61,6 +61,7 @@ impl Ctl<'_> {
             Parsed::PinAdd(args) => self.pin_add(&args),
             Parsed::PinRm(args) => self.pin_rm(&args),
             Parsed::PinUpdate(args) => self.pin_update(&args),
+            Parsed::PinImport(args) => import::run(self, &args),
             Parsed::PinLs(args) => self.pin_ls(&args),
             Parsed::Status(args) => self.status(&args),
             Parsed::Sync(args) => self.on_pins("sync", &args),

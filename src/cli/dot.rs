@@ -26,10 +26,16 @@ pub fn graph(graph: &ConnectGraph, all: bool) -> String {
         let name = format!("{}{i}", if trusted && !own { "T" } else { "C" });
         let color = if own { "orange" } else { "darkorange3" };
         let border = if own { " peripheries=2" } else { "" };
-        let label = label(graph.id_to_peername.get(*peer).map_or("", String::as_str), peer);
+        let witness = graph.witnesses.iter().any(|w| w == peer);
+        let shape = if witness { "octagon" } else { "box3d" };
+        let called = graph.id_to_peername.get(*peer).map_or("", String::as_str);
+        let label = match witness {
+            true => label(&format!("{called} (witness)"), peer),
+            false => label(called, peer),
+        };
         let _ = writeln!(
             out,
-            "{name} [label={label} shape=\"box3d\" style=\"filled\" color=\"{color}\" fontname=\"Arial\"{border} ]"
+            "{name} [label={label} shape=\"{shape}\" style=\"filled\" color=\"{color}\" fontname=\"Arial\"{border} ]"
         );
         names.insert(peer, name);
     }

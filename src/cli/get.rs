@@ -5,6 +5,10 @@
 //! trusted: names must be relative and without `..`, nothing is written through a link of the stream's
 //! own making (links are made last), and nothing that exists is replaced unless `--force` says so.
 
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/targets/tar.rs"]
+pub(crate) mod fuzz;
+
 use super::args;
 use super::client::{escape, stream::Reader};
 use super::ctl::{parse_cid, Ctl};

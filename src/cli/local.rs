@@ -49,7 +49,7 @@ pub fn run(face: Face, globals: &Globals, command: Parsed, encoding: Encoding) -
             daemon(args.stats, options)
         }
         Parsed::Up(args) => {
-            let fresh = fresh(args.ipfs.as_deref(), args.swarm_key.as_deref())?;
+            let fresh = fresh(args.ipfs.as_deref(), args.swarm_key.as_deref(), args.witness)?;
             let (leave, insecure_no_secret, bootstrap) = (args.leave, args.insecure_no_secret, Vec::new());
             let mode = RunMode::Up;
             let upgrade = false;
@@ -60,7 +60,7 @@ pub fn run(face: Face, globals: &Globals, command: Parsed, encoding: Encoding) -
         Parsed::Join(args) => {
             // A token that lost its end is told before a folder is made for it.
             config::Invite::parse(&args.token)?;
-            let fresh = fresh(args.ipfs.as_deref(), args.swarm_key.as_deref())?;
+            let fresh = fresh(args.ipfs.as_deref(), args.swarm_key.as_deref(), args.witness)?;
             let (leave, insecure_no_secret, bootstrap) = (args.leave, false, Vec::new());
             let mode = RunMode::Join(args.token);
             let upgrade = false;
@@ -131,8 +131,9 @@ fn read_swarm_key(file: Option<&str>) -> Result<Option<SwarmKey>> {
 }
 
 /// What `up` and `join` make of a fresh folder.
-fn fresh(ipfs: Option<&str>, swarm_key: Option<&str>) -> Outcome<FreshOptions> {
-    Ok(FreshOptions { kubo: asks_for_kubo(ipfs)?.unwrap_or(false), swarm_key: read_swarm_key(swarm_key)? })
+fn fresh(ipfs: Option<&str>, swarm_key: Option<&str>, witness: bool) -> Outcome<FreshOptions> {
+    let kubo = asks_for_kubo(ipfs)?.unwrap_or(false);
+    Ok(FreshOptions { kubo, swarm_key: read_swarm_key(swarm_key)?, witness })
 }
 
 fn init(face: Face, folder: &Folder, args: &args::Init, force: bool) -> Outcome {
@@ -170,6 +171,7 @@ fn init(face: Face, folder: &Folder, args: &args::Init, force: bool) -> Outcome 
         embedded,
         peername: None,
         swarm_key: read_swarm_key(args.swarm_key.as_deref())?,
+        witness: args.witness,
     };
     let report = init::init(folder, &options, &Env::process())?;
     let mut err = std::io::stderr();

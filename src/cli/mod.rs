@@ -33,7 +33,11 @@ mod check;
 mod config;
 mod doctor;
 mod dot;
-mod get;
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/targets/arguments.rs"]
+pub(crate) mod fuzz;
+pub(crate) mod get;
+mod import;
 mod local;
 mod moves;
 mod recover;

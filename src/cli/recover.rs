@@ -20,7 +20,9 @@ pub(super) fn run(folder: &Folder, args: &StateRecover) -> Outcome {
         return show(folder, &args.folders, args.json);
     }
     if !args.folders.is_empty() {
-        return Err(Failure::Usage("folders are compared with --look; what is recovered is the folder of -c".into()));
+        return Err(Failure::Usage(
+            "folders are compared with --look; what is recovered is the folder of -c".into(),
+        ));
     }
     if !agreed && !std::io::stdin().is_terminal() {
         return Err(Failure::Local(Error::invalid(

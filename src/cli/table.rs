@@ -85,6 +85,7 @@ pub enum Cmd {
     PinAdd,
     PinRm,
     PinUpdate,
+    PinImport,
     PinLs,
     Status,
     Sync,
@@ -408,6 +409,11 @@ const SWARM_KEY: Flag = Flag::value(
     "FILE",
     "swarm.key of the embedded node's private network; without it the key is made from the cluster's secret",
 );
+const WITNESS: Flag = Flag::switch(
+    "witness",
+    &[],
+    "a witness: it votes and holds no content, the third vote of a home with two boards",
+);
 
 const ADD: &[Flag] = &[
     Flag::switch("recursive", &["r"], "add folders with everything in them (pinfold: always)"),
@@ -450,6 +456,7 @@ pub const COMMANDS: &[Command] = &[
             Flag::value("datastore", &[], "NAME", "accepted for ipfs-cluster's scripts; pinfold has one store").hidden(),
             IPFS.or("embedded; kubo for ipfs-cluster-service"),
             SWARM_KEY,
+            WITNESS,
             Flag::switch("custom-secret", &["s"], "ask for the cluster secret instead of making one"),
             Flag::value("peers", &[], "ADDRESSES", "full addresses (comma list) of the other peers"),
             Flag::switch("force", &["f"], "overwrite the configuration without asking"),
@@ -474,6 +481,7 @@ pub const COMMANDS: &[Command] = &[
         .flags(&[
             IPFS.or("embedded"),
             SWARM_KEY,
+            WITNESS,
             Flag::switch("leave", &["x"], "leave the cluster when stopping").hidden(),
             Flag::switch("stats", &[], "accepted for ipfs-cluster's scripts; there are no Prometheus metrics yet").hidden(),
             INSECURE,
@@ -484,6 +492,7 @@ pub const COMMANDS: &[Command] = &[
         .flags(&[
             IPFS.or("embedded"),
             SWARM_KEY,
+            WITNESS,
             Flag::switch("leave", &["x"], "leave the cluster when stopping").hidden(),
             Flag::switch("stats", &[], "accepted for ipfs-cluster's scripts; there are no Prometheus metrics yet").hidden(),
         ]),
@@ -630,6 +639,22 @@ pub const COMMANDS: &[Command] = &[
         command(Cmd::PinUpdate, "update", Faces::PC, Side::Client, "Pins new content like an existing pin, fetching only what differs")
             .args("<existing CID> <new CID or path>", 0, 2)
             .flags(&[NAME, EXPIRE_IN, NO_STATUS, WAIT, WAIT_LIMIT, WAIT_TIMEOUT]),
+        command(Cmd::PinImport, "import", Faces::P, Side::Client, "Pins everything that a list names, in one request")
+            .args("<FILE>", 1, 1)
+            .details(
+                "FILE (- for standard input) has a CID on each line, or a pin in JSON as `state export` and GET \
+                 /allocations write it; flags are for the lines that are a CID alone. Pins that are there already stay \
+                 as they are, so that a list may be sent again. Lines that are no pins are printed, the others are pinned.",
+            )
+            .flags(&[
+                Flag::value("replication", &["r"], "N", "number of copies: sets --rmin and --rmax").or("0"),
+                RMIN,
+                RMAX,
+                ALLOCS,
+                NAME,
+                EXPIRE_IN,
+                METADATA,
+            ]),
         command(Cmd::PinLs, "ls", Faces::PC, Side::Client, "Lists the pinset, or shows one pin")
             .args("[CID]", 0, 1)
             .flags(&[Flag::value("filter", &[], "TYPES", "types of pins: pin, meta-pin, clusterdag-pin, shard-pin, all").or("all")]),

@@ -27,10 +27,20 @@ pub fn id(id: &Id) -> String {
     }
     let others = id.cluster_peers.as_deref().unwrap_or_default().len().saturating_sub(1);
     let _ = writeln!(out, "{} | {} | Sees {others} other peers", plain(&id.id), plain(&id.peername));
+    match id.role.as_str() {
+        "" => {}
+        "witness" => out.push_str("  > Role: witness (votes, holds no content)\n"),
+        "learner" => out.push_str("  > Role: learner (holds content, does not vote)\n"),
+        other => {
+            let _ = writeln!(out, "  > Role: {}", plain(other));
+        }
+    }
     let _ = writeln!(out, "  > Addresses:");
     addresses(&mut out, id.addresses.as_deref());
     let ipfs = id.ipfs.clone().unwrap_or_default();
-    if ipfs.error.is_empty() {
+    if id.role == "witness" {
+        let _ = writeln!(out, "  > IPFS: none");
+    } else if ipfs.error.is_empty() {
         let _ = writeln!(out, "  > IPFS: {}", plain(&ipfs.id));
         addresses(&mut out, ipfs.addresses.as_deref());
     } else {

@@ -260,6 +260,9 @@ impl Cluster {
 
     /// Who gets the blocks, and what the pin will say (empty: everywhere).
     fn holders(&self, options: &AddOptions) -> Result<(Vec<PeerId>, Vec<PeerId>)> {
+        if options.local {
+            self.must_hold_content("add without --local, or")?;
+        }
         let (min, max) = self.factors(&options.pin)?;
         let mut pin = Pin::new(cid::Cid::default(), Timestamp::now());
         (pin.replication_min, pin.replication_max) = (min, max);
@@ -283,13 +286,13 @@ impl Cluster {
         Ok((holders, allocations))
     }
 
-    /// Members whose ping has not expired, and this one.
+    /// Members that hold content and whose ping has not expired, and this one if it holds any.
     pub(super) fn alive(&self) -> Vec<PeerId> {
         let readings = &self.inner.readings;
         let (monitor, now) = (readings.lock(), readings.now_ms());
         let alive =
             |p: &PeerId| *p == self.inner.me || monitor.reading(crate::monitor::PING, p, now).is_some();
-        self.member_ids().into_iter().filter(alive).collect()
+        self.holder_ids().into_iter().filter(alive).collect()
     }
 
     fn spread(&self, holders: &[PeerId]) -> Spread {

@@ -19,7 +19,7 @@ impl Cluster {
     /// allowed to. For a pin that is everywhere, those that have it, when that is more than may.
     pub(super) async fn holders_to_keep(&self, pin: &Pin, max: i32) -> Vec<PeerId> {
         let everywhere = pin.replication_min < 0;
-        let named = if everywhere { self.member_ids() } else { pin.allocations.clone() };
+        let named = if everywhere { self.holder_ids() } else { pin.allocations.clone() };
         let most = usize::try_from(max).unwrap_or(usize::MAX);
         if named.len() <= most {
             return pin.allocations.clone();

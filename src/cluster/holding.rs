@@ -209,7 +209,7 @@ impl Cluster {
     /// Asks every holder at once.
     async fn parts(&self, pin: &Pin) -> Vec<Part> {
         let (alive, key) = (self.alive(), pin.cid.to_bytes());
-        let holders = self.inner.consensus.members().into_iter().filter(|m| pin.is_allocated_to(&m.peer_id));
+        let holders = self.inner.consensus.members().into_iter().filter(|m| m.is_to_hold(pin));
         let asked = holders.map(|member| {
             let (key, alive) = (&key, alive.contains(&member.peer_id));
             async move {

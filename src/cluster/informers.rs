@@ -149,7 +149,7 @@ async fn greet(cluster: Cluster) {
 
 /// Follows the membership: whom to stay connected to, and at which addresses.
 async fn follow_members(cluster: Cluster) {
-    let events = cluster.inner.consensus.events();
+    let events = cluster.inner.consensus.member_events();
     let mut greeted: Vec<PeerId> = Vec::new();
     loop {
         let members = cluster.inner.consensus.members();
@@ -208,7 +208,9 @@ async fn tell_addresses(cluster: Cluster) {
     let events = cluster.inner.rpc.host().events();
     loop {
         let addresses = cluster.inner.rpc.host().addresses();
-        if let Err(error) = cluster.inner.consensus.update_self(addresses).await {
+        if let Err(error) =
+            cluster.inner.consensus.update_self(addresses, cluster.inner.settings.witness).await
+        {
             log::debug!(target: "cluster", "our addresses are not replicated yet: {error}");
             runtime::sleep(cluster.inner.settings.ping_interval).await;
             continue;

@@ -59,9 +59,15 @@ impl Cluster {
     /// Moves a member's pins to others, within `limit`.
     async fn give_away(&self, peer: PeerId, limit: Duration) -> Result<()> {
         let members = self.member_ids();
-        // A stranger, or the last one: consensus has the sentence.
-        if !members.contains(&peer) || members.len() < 2 {
+        // A stranger, or the last one: consensus has the sentence. A witness has nothing to give.
+        if !members.contains(&peer) || members.len() < 2 || self.is_witness_member(&peer) {
             return Ok(());
+        }
+        if self.holder_ids() == [peer] {
+            return Err(Error::conflict(format!(
+                "peer {peer} stays a member: it is the only one that holds content, the others are witnesses. Add a peer \
+                 that holds content first"
+            )));
         }
         if !self.inner.settings.repin {
             let alone = self.only_copies(peer).await?;
@@ -103,7 +109,7 @@ impl Cluster {
     async fn only_copies(&self, peer: PeerId) -> Result<u64> {
         let host = self.inner.rpc.host();
         let others: Vec<PeerId> = self
-            .member_ids()
+            .holder_ids()
             .into_iter()
             .filter(|p| *p != peer && (*p == self.inner.me || host.is_connected(p)))
             .collect();

@@ -6,9 +6,13 @@
 //! are answered when a majority has them durably.
 
 mod add;
+mod bulk;
 mod clocks;
 mod content;
 pub mod founding;
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/targets/calls.rs"]
+pub(crate) mod fuzz;
 mod holders;
 mod holding;
 mod informers;
@@ -22,12 +26,15 @@ mod status;
 mod time;
 mod twins;
 mod version;
+mod witness;
 
 pub use add::{AddOptions, AddPart, PartKind};
+pub use bulk::{Imported, Line, Refused};
 pub use holding::Holding;
 pub use informers::{DiskMetric, Informer, Measure};
 pub use repin::{MoveProgress, PeerShare};
 pub use rpc::{join, JoinReply, JoinRequest};
+pub use witness::join as join_as_witness;
 
 use crate::api::types::{Alert, Bandwidth, Metric, Version};
 use crate::clock::Timestamp;
@@ -75,6 +82,8 @@ pub struct Settings {
     pub connect_swarms: Option<Duration>,
     /// Between two looks for expired pins (the leader's task).
     pub state_sync_interval: Duration,
+    /// Whether this peer is a witness: it votes and holds no content.
+    pub witness: bool,
 }
 
 /// The readings of everybody.
@@ -159,6 +168,7 @@ impl Cluster {
         repin::register(&cluster);
         status::sync::register(&cluster);
         clocks::register(&cluster);
+        witness::register(&cluster);
         let tasks = informers::start(&cluster);
         cluster.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(tasks);
         cluster

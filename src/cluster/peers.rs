@@ -25,6 +25,8 @@ impl Cluster {
         let members = self.inner.consensus.members();
         let others = members.iter().filter(|m| m.peer_id != me);
         let ipfs = match runtime::timeout(IPFS_ID, "the IPFS daemon", self.inner.ipfs.id()).await {
+            // It has none, which is no error.
+            _ if self.is_witness() => IpfsIdJson::default(),
             Ok(id) => IpfsIdJson {
                 id: id.id.to_string(),
                 addresses: Some(id.addresses.iter().map(ToString::to_string).collect()),
@@ -43,6 +45,7 @@ impl Cluster {
             error: String::new(),
             ipfs: Some(ipfs),
             peername: self.inner.name.clone(),
+            role: members.iter().find(|m| m.peer_id == me).map_or("", notable_role).into(),
         }
     }
 
@@ -85,6 +88,7 @@ impl Cluster {
             error: error.to_string(),
             ipfs: Some(IpfsIdJson::default()),
             peername: String::new(),
+            role: notable_role(member).into(),
         })
     }
 
@@ -109,9 +113,10 @@ impl Cluster {
         let member = |m: Member| MemberHealth {
             connected: m.peer_id == self.inner.me || host.is_connected(&m.peer_id),
             peer: m.peer_id.to_string(),
+            role: role_name(&m).into(),
+            votes: m.role == Role::Voter,
             peername: m.name,
             raft_id: format!("{:016x}", m.raft_id),
-            role: if m.role == Role::Voter { "voter" } else { "learner" }.into(),
             version: m.version,
         };
         ConsensusHealth {
@@ -163,6 +168,9 @@ impl Cluster {
         for (member, links) in members.iter().zip(futures::future::join_all(asked).await) {
             let id = member.peer_id.to_string();
             graph.cluster_trust_links.insert(id.clone(), true);
+            if member.witness {
+                graph.witnesses.push(id.clone());
+            }
             let Ok(links) = links else {
                 graph.cluster_links.insert(id, Vec::new());
                 continue;
@@ -184,7 +192,7 @@ impl Cluster {
     pub async fn gc(&self, local: bool) -> Result<GlobalRepoGc> {
         let mut peer_map = BTreeMap::new();
         for member in self.inner.consensus.members() {
-            if local && member.peer_id != self.inner.me {
+            if member.witness || local && member.peer_id != self.inner.me {
                 continue;
             }
             let (peer, peername) = (member.peer_id.to_string(), self.peer_name(&member.peer_id));
@@ -205,6 +213,23 @@ impl Cluster {
             keys.extend(batch.into_iter().map(|key| GcKey { key: Some(key), error: String::new() }));
         }
         Ok(())
+    }
+}
+
+/// What a member is, in one word.
+fn role_name(member: &Member) -> &'static str {
+    match (member.witness, member.role) {
+        (true, _) => "witness",
+        (false, Role::Voter) => "voter",
+        (false, Role::Learner) => "learner",
+    }
+}
+
+/// The same where it is not what peers are as a rule.
+fn notable_role(member: &Member) -> &'static str {
+    match role_name(member) {
+        "voter" => "",
+        other => other,
     }
 }
 

@@ -110,12 +110,12 @@ impl Cluster {
         allocator::allocate(&Request { min, max, current, preferred, candidates: &candidates })
     }
 
-    /// The members that may get a pin: alive, not drained, with every metric.
+    /// The members that may get a pin: alive, not drained, no witnesses, with every metric.
     pub(super) fn candidates(&self) -> Vec<Candidate> {
         let readings = &self.inner.readings;
         let (monitor, now) = (readings.lock(), readings.now_ms());
         let names = &self.inner.settings.allocate_by;
-        self.member_ids()
+        self.holder_ids()
             .into_iter()
             .filter(|peer| monitor.reading(crate::monitor::PING, peer, now).is_some())
             .filter(|peer| monitor.reading(crate::monitor::DRAINED, peer, now).is_none())
@@ -229,7 +229,7 @@ impl Cluster {
     }
 }
 
-fn check_expiry(pin: &Pin) -> Result<()> {
+pub(super) fn check_expiry(pin: &Pin) -> Result<()> {
     if !pin.expire_at.is_zero() && pin.expire_at <= Timestamp::now() {
         return Err(Error::invalid("pin.ExpireAt set before current time"));
     }

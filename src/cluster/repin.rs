@@ -35,11 +35,11 @@ use crate::runtime;
 use cid::Cid;
 use libp2p::PeerId;
 use pass::{Passes, Report};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The leader looks at who lives at least this often …
 const LONGEST_TICK: Duration = Duration::from_secs(1);
@@ -47,6 +47,30 @@ const LONGEST_TICK: Duration = Duration::from_secs(1);
 const SHORTEST_TICK: Duration = Duration::from_millis(50);
 /// A leader that has not looked for this long (or a ping's interval, if that is longer) was not watching.
 const STALL: Duration = Duration::from_secs(3);
+
+/// How long a peer that is no member any more keeps its copies. A re-flashed card comes back under its old identity and
+/// a new Raft id: the old one is removed and the new one added right after, and between the two nobody must take
+/// everything that the card is about to fetch again for homeless.
+const BETWEEN_IDS: Duration = Duration::from_secs(10);
+
+/// Members, and those that have ceased to be of late.
+#[derive(Default)]
+struct Gone {
+    members: BTreeSet<PeerId>,
+    since: BTreeMap<PeerId, Instant>,
+}
+
+impl Gone {
+    /// Compares with the members of now.
+    fn note(&mut self, members: impl Iterator<Item = PeerId>, now: Instant) {
+        let members: BTreeSet<PeerId> = members.collect();
+        for peer in self.members.difference(&members) {
+            self.since.insert(*peer, now);
+        }
+        self.since.retain(|peer, at| !members.contains(peer) && now.duration_since(*at) < BETWEEN_IDS);
+        self.members = members;
+    }
+}
 
 /// Where the passes, and whoever waits for them, meet.
 pub(super) struct Shared {
@@ -64,6 +88,7 @@ pub(super) struct Shared {
     /// A pass is wanted although nothing that is looked at has changed.
     wake: (async_channel::Sender<()>, async_channel::Receiver<()>),
     view: Mutex<Option<View>>,
+    gone: Mutex<Gone>,
     /// Whether this peer is drained, and where that is remembered.
     drained: AtomicBool,
     drained_file: PathBuf,
@@ -87,6 +112,7 @@ impl Shared {
             watchers: Mutex::default(),
             wake: async_channel::bounded(1),
             view: Mutex::default(),
+            gone: Mutex::default(),
             drained: AtomicBool::new(drained_file.exists()),
             drained_file,
         }
@@ -163,6 +189,7 @@ pub(super) async fn lead(cluster: Cluster) {
             false
         })
         .await;
+        lock(&shared.gone).note(cluster.member_ids().into_iter(), Instant::now());
         if !cluster.leads() {
             liveness.rest();
             if passes.forget() {
@@ -200,7 +227,8 @@ impl Cluster {
         let mut standing = BTreeMap::new();
         {
             let monitor = readings.lock();
-            for peer in self.member_ids() {
+            // A witness is none here: what is allocated to it (by an older wish) is to be somewhere else.
+            for peer in self.holder_ids() {
                 let presence = match peer == self.inner.me {
                     true => Presence::Live,
                     false => liveness.presence(monitor.valid_until(PING, &peer)),
@@ -219,6 +247,9 @@ impl Cluster {
                 };
                 standing.insert(peer, is);
             }
+        }
+        for peer in lock(&self.inner.repin.gone).since.keys() {
+            standing.entry(*peer).or_insert(Standing::Silent);
         }
         let live = |c: &Candidate| standing.get(&c.peer) == Some(&Standing::Live);
         let candidates = self.candidates().into_iter().filter(live).collect();
@@ -244,5 +275,26 @@ fn called(cluster: &Cluster, peer: &PeerId) -> String {
 impl Shared {
     fn begin_pass(&self) -> u64 {
         self.begun.fetch_add(1, Ordering::SeqCst) + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_between_two_raft_ids_is_not_gone_yet() {
+        let (a, b, t) = (PeerId::random(), PeerId::random(), Instant::now());
+        let mut gone = Gone::default();
+        gone.note([a, b].into_iter(), t);
+        gone.note([a].into_iter(), t);
+        assert!(gone.since.contains_key(&b));
+        gone.note([a, b].into_iter(), t + BETWEEN_IDS / 2);
+        assert!(gone.since.is_empty(), "it is back");
+        gone.note([a].into_iter(), t + BETWEEN_IDS);
+        gone.note([a].into_iter(), t + BETWEEN_IDS * 3 / 2);
+        assert!(gone.since.contains_key(&b), "counted from the last time that it went");
+        gone.note([a].into_iter(), t + BETWEEN_IDS * 2);
+        assert!(gone.since.is_empty(), "it was removed, and that was meant");
     }
 }

@@ -51,7 +51,7 @@ impl Cluster {
         let cluster = self.clone();
         // Ends by itself when nobody reads any more: sending fails then.
         runtime::spawn(async move {
-            for peer in cluster.member_ids() {
+            for peer in cluster.holder_ids() {
                 if let Err(error) = cluster.collect_on(peer, &sender).await {
                     let name = cluster.peer_name(&peer);
                     if sender.send(Err(error.context(name))).await.is_err() {

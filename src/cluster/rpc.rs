@@ -53,7 +53,7 @@ const KEYS_PER_FRAME: usize = 1_000;
 /// A GC may take long between two frames.
 pub(super) const GC_IDLE: Duration = Duration::from_secs(24 * 3600);
 /// A join may wait for a leader and for earlier membership changes.
-const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Asks to become a member.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -148,6 +148,16 @@ pub(super) fn register_one(cluster: &Cluster, name: &'static str, access: Access
 
 async fn serve_join(cluster: &Cluster, call: &mut Call) -> Result<()> {
     let request: JoinRequest = call.need().await?;
+    let_in(cluster, call, request, false).await
+}
+
+/// Makes a caller a member and answers the call.
+pub(super) async fn let_in(
+    cluster: &Cluster,
+    call: &mut Call,
+    request: JoinRequest,
+    witness: bool,
+) -> Result<()> {
     let addresses: Vec<Multiaddr> =
         request.addresses.iter().take(Member::MAX_ADDRESSES).filter_map(|a| a.parse().ok()).collect();
     let mut name = request.name;
@@ -164,13 +174,15 @@ async fn serve_join(cluster: &Cluster, call: &mut Call) -> Result<()> {
         addresses,
         role: Role::Learner,
         version,
+        witness,
     };
     if member.raft_id == 0 {
         return Err(Error::invalid("a joining peer must bring a Raft id other than 0"));
     }
     // The leader will want to dial it at once.
     cluster.inner.rpc.host().set_addresses(member.peer_id, member.addresses.clone());
-    log::info!(target: "cluster", "{} ({}) asks to join", member.name, member.peer_id);
+    let what = if witness { " as a witness" } else { "" };
+    log::info!(target: "cluster", "{} ({}) asks to join{what}", member.name, member.peer_id);
     let cluster_id = cluster.inner.consensus.add_member(member).await?;
     let members = cluster.inner.consensus.members().iter().map(Member::encode).collect();
     call.send(&JoinReply { cluster_id, members }).await

@@ -57,6 +57,11 @@ impl Rows {
         Rows { member, source, ahead: VecDeque::new(), last: Vec::new(), error }
     }
 
+    /// A member that has no rows of its own: a witness. What the state says about it is added like for everybody.
+    fn none(member: Member) -> Self {
+        Rows { member, source: None, ahead: VecDeque::new(), last: Vec::new(), error: None }
+    }
+
     /// Fills the look-ahead; after an error or the end it stays empty.
     async fn fill(&mut self) {
         while self.ahead.is_empty() {
@@ -219,7 +224,7 @@ impl Merge {
         for rows in &mut self.peers {
             let member = &rows.member;
             if let Some(error) = rows.error.clone().filter(|_| rows.ahead.is_empty()) {
-                let concerned = pin.is_none_or(|p| p.is_allocated_to(&member.peer_id));
+                let concerned = pin.is_none_or(|p| member.is_to_hold(p));
                 if concerned {
                     silent.push((member.clone(), error));
                     continue;
@@ -228,7 +233,7 @@ impl Merge {
             let row = match rows.take(key) {
                 Some(row) => row,
                 None if self.pins.is_some() && self.filter.matches(Status::Remote) => match pin {
-                    Some(p) if !p.is_allocated_to(&rows.member.peer_id) => plain_row(Status::Remote),
+                    Some(p) if !rows.member.is_to_hold(p) => plain_row(Status::Remote),
                     _ => continue,
                 },
                 None => continue,
@@ -323,10 +328,11 @@ impl Cluster {
             self.inner.consensus.members().into_iter().filter(|m| !local || m.peer_id == me).map(|member| {
                 let (key, pin) = (key.clone(), pin.as_ref());
                 async move {
-                    // Who holds nothing need not be asked.
+                    // Who holds nothing need not be asked; a witness has nobody to ask.
                     let concerned =
-                        member.peer_id == me || pin.is_none_or(|p| p.is_allocated_to(&member.peer_id));
+                        !member.witness && (member.peer_id == me || pin.is_none_or(|p| member.is_to_hold(p)));
                     let row = match concerned {
+                        false if pin.is_none() => Ok(plain_row(Status::Unpinned)),
                         false => Ok(plain_row(Status::Remote)),
                         true => {
                             self.inner
@@ -358,6 +364,9 @@ impl Cluster {
         let me = self.inner.me;
         let members = self.inner.consensus.members().into_iter().filter(|m| !local || m.peer_id == me);
         let opened = members.map(|member| async move {
+            if member.witness {
+                return Rows::none(member);
+            }
             let source = if member.peer_id == me {
                 Ok(Source::Here(Some(Box::new(self.tracker().rows(filter)))))
             } else {
@@ -400,6 +409,9 @@ impl Cluster {
         let me = self.inner.me;
         let members = self.inner.consensus.members().into_iter().filter(|m| !local || m.peer_id == me);
         let opened = members.map(|member| async move {
+            if member.witness {
+                return Rows::none(member);
+            }
             let source = if member.peer_id == me {
                 let (sender, rows) = async_channel::bounded(AHEAD);
                 let tracker = self.tracker().clone();

@@ -95,14 +95,17 @@ impl Cluster {
         spoken.collect::<Option<Vec<_>>>()?.into_iter().min()
     }
 
-    /// Tells the cluster which pinfold we run, once that can be told.
+    /// Tells the cluster which pinfold we run, and whether we are a witness, once that can be told.
     async fn tell_version(&self) -> Result<()> {
         let members = self.inner.consensus.members();
-        let known =
-            members.iter().find(|m| m.peer_id == self.inner.me).is_none_or(|m| m.version == crate::VERSION);
+        let witness = self.is_witness();
+        let known = members.iter().find(|m| m.peer_id == self.inner.me).is_none_or(|m| {
+            let told = m.witness == witness || self.cluster_version() < version::WITNESS;
+            m.version == crate::VERSION && told
+        });
         if known || self.cluster_version() < version::MEMBER_VERSIONS {
             return Ok(());
         }
-        self.inner.consensus.update_self(self.inner.rpc.host().addresses()).await
+        self.inner.consensus.update_self(self.inner.rpc.host().addresses(), witness).await
     }
 }

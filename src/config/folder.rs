@@ -9,9 +9,9 @@ use crate::error::{Context, Error, Result};
 use libp2p::Multiaddr;
 use rustix::fs::{flock, FlockOperation};
 use std::ffi::OsString;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -126,11 +126,8 @@ impl Folder {
     /// # Errors
     /// Names the folder and what the system said.
     pub fn create(&self) -> Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.path).context(format!(
-            "making the folder {} (is its parent there and writable?)",
-            self.path.display()
-        ))?;
-        Ok(())
+        crate::durable::make_folder(&self.path)
+            .map_err(|e| Error::new(e.kind(), format!("{e} (is the folder above it there and writable?)")))
     }
 
     /// The files with secrets that other users of the machine can read, as warnings.

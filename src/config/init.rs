@@ -66,6 +66,8 @@ pub struct InitOptions {
     pub peername: Option<String>,
     /// Key of the embedded node's private network, instead of the one derived from the secret; kept in the folder.
     pub swarm_key: Option<SwarmKey>,
+    /// A witness: it votes and holds no content.
+    pub witness: bool,
 }
 
 /// Where [`InitOptions::swarm_key`] is kept in the folder.
@@ -135,6 +137,7 @@ pub fn new_config(options: &InitOptions) -> Result<Config> {
             ..RaftSection::default()
         };
     }
+    config.consensus.witness = options.witness;
     let mut ids: Vec<String> = options.peers.iter().filter_map(peer_of).map(|id| id.to_string()).collect();
     ids.dedup();
     match options.consensus {

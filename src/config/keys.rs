@@ -186,6 +186,9 @@ section! {
         datastore_namespace: String = "/r".into(), Optional, NoEffect("the state has a store of its own");
         /// Most members that vote; further ones follow and do all other work.
         max_voters: u32 = 7, Optional;
+        /// Be a witness: vote, keep the log and the pin list, hold no content and run no IPFS node (ipfs_connector is
+        /// not used then). The third vote of a home with two boards.
+        witness: bool = false, Optional;
     }
 }
 

@@ -19,6 +19,9 @@ pub mod address;
 mod env;
 mod file;
 mod folder;
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/targets/config.rs"]
+pub(crate) mod fuzz;
 mod identity;
 pub mod init;
 mod keys;

@@ -44,6 +44,7 @@ pub fn prepare(
                 addresses: Vec::new(),
                 role: Role::Voter,
                 version: crate::VERSION.to_owned(),
+                witness: false,
             };
             // There is nobody who could speak less.
             found(&[us], version::SPOKEN, log, state)?;

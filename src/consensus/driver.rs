@@ -10,11 +10,12 @@
 //! flushed rarely, by somebody else, because the log can rebuild it.
 //!
 //! Its parts: this file turns and ticks; `messages` hears and speaks, `commands` proposes and applies, `members`
-//! plans changes of membership, `office` is what a leader owes the others.
+//! plans changes of membership, `office` is what a leader owes the others, `candidacy` what follows from its death.
 //!
 //! Any error that comes out of here is the end of this peer's consensus. It must never be caught and
 //! continued: the memory's idea of the disk is no longer sure.
 
+mod candidacy;
 mod commands;
 mod members;
 mod messages;
@@ -31,8 +32,10 @@ use super::snapshot::{ConfHistory, Fetched, Incoming, Outgoing, SnapshotRequest}
 use super::storage::{Disk, Failure};
 use super::{settings::Settings, Status};
 use crate::error::{Error, Kind, Result};
-use crate::state::{Applied, Event, Machine, Member, RaftId, Role};
+use crate::planted::{self, Bug};
+use crate::state::{Applied, Command, Event, Machine, Member, RaftId, Role};
 use crate::store::{LogBatch, StateStore};
+use candidacy::Candidacy;
 use libp2p::PeerId;
 use office::Office;
 use raft::eraftpb::{ConfState, Entry, EntryType};
@@ -42,6 +45,9 @@ use std::sync::{Arc, Mutex};
 
 /// Entries applied since the last flush of the state that ask for the next one.
 pub const FLUSH_ENTRIES: u64 = 10_000;
+/// The same for changed pins, of which one entry may bring many: well below what the store holds unflushed, for there a
+/// write waits for the disk, and with it this peer's heartbeats.
+pub const FLUSH_PINS: usize = 20_000;
 /// Bytes of commands that go to raft-rs as one proposal; the rest of a turn's commands follow at once.
 const MAX_PROPOSE_BYTES: usize = 1 << 20;
 /// Waiters for "applied up to" at one time.
@@ -61,10 +67,14 @@ pub enum Input {
     Frame(PeerId, Frame),
     /// A frame to this Raft id could not be delivered.
     Unreachable(RaftId),
+    /// The last connection to this peer is gone: a hint, nothing depends on it.
+    Lost(PeerId),
     /// Commit this encoded command; only a leader does.
     Propose {
         /// The proposal's id: the same for each retry.
         id: u64,
+        /// It is in no log at or below this index; `None` when its proposer does not say.
+        since: Option<u64>,
         /// The encoded command.
         data: Vec<u8>,
         /// Who waits.
@@ -135,9 +145,11 @@ pub struct Driver {
     superseded: Option<Superseded>,
     heard: u64,
     office: Office,
+    candidacy: Option<Candidacy>,
     looked: u64,
     applied: Applied,
     durable: Applied,
+    changed_pins: usize,
     dirty_since: u64,
     applied_at: u64,
     flushing: bool,
@@ -190,8 +202,10 @@ impl Driver {
             superseded: None,
             heard: 0,
             office: Office::default(),
+            candidacy: None,
             looked: 0,
             applied,
+            changed_pins: 0,
             dirty_since: 0,
             applied_at: 0,
             flushing: false,
@@ -214,31 +228,56 @@ impl Driver {
         self.propose_commands();
         self.propose_membership();
         if let Some(name) = self.reads.ask(self.now) {
+            if planted::is(Bug::ReadWithoutQuorum) && self.leads() {
+                self.reads.confirm(&name, self.node.raft.raft_log.committed);
+            }
             self.node.read_index(name);
+        }
+        if planted::is(Bug::OldTermCommitted) && self.leads() {
+            let copied = self.node.raft.mut_prs().maximal_committed_index().0;
+            self.node.raft.raft_log.commit_to(copied);
         }
         while self.node.has_ready() {
             let mut ready = self.node.ready();
+            self.keep_changes(ready.committed_entries())?;
             // 1. A leader's messages leave first: its followers' disks work while ours does.
             self.send(ready.take_messages(), out);
+            if planted::is(Bug::AnswersBeforeFlush) {
+                self.send(ready.take_persisted_messages(), out);
+            }
             // 2. What was received or proposed becomes durable, in one commit. A snapshot's content is installed
             //    before the log forgets what it replaces. A commit index alone is not worth a flush.
             let mut batch = LogBatch { entries: ready.take_entries(), ..LogBatch::default() };
             if !ready.snapshot().is_empty() {
                 batch.reset_to = Some(self.install(ready.snapshot(), out)?);
             }
+            let mut late = LogBatch::default();
             if ready.must_sync() {
                 batch.hard_state = Some(ready.hs().cloned().unwrap_or_else(|| self.node.raft.hard_state()));
+                if planted::is(Bug::HardStateAfterAnswers) {
+                    late.hard_state = batch.hard_state.take();
+                }
+                if planted::is(Bug::VoteNotFlushed) {
+                    batch.hard_state.iter_mut().for_each(|hard| hard.vote = raft::INVALID_ID);
+                }
                 self.proposals.logged(&batch.entries);
+                if planted::is(Bug::ConfChangeAtAppend) {
+                    self.count_changes(&batch.entries)?;
+                }
                 self.node.raft.mut_store().append(batch)?;
             }
             // 3. Votes and acknowledgements leave only now: what they promise is kept.
             self.send(ready.take_persisted_messages(), out);
+            if planted::is(Bug::HardStateAfterAnswers) {
+                self.node.raft.mut_store().append(late)?;
+            }
             for read in ready.take_read_states() {
                 self.reads.confirm(&read.request_ctx, read.index);
             }
             // 4. Our own copy counts for the majority now, which may commit more and send more.
             let mut committed = ready.take_committed_entries();
             let mut light = self.node.advance_append(ready);
+            self.keep_changes(light.committed_entries())?;
             self.send(light.take_messages(), out);
             committed.append(&mut light.take_committed_entries());
             // 5. Apply, answer, and tell raft-rs.
@@ -264,13 +303,16 @@ impl Driver {
                 let verdict = self.outgoing.unreachable(id);
                 self.report_snapshot(id, verdict);
             }
-            Input::Propose { id, data, reply } => {
+            Input::Lost(peer) => self.lost(&peer),
+            Input::Propose { id, since, data, reply } => {
                 if !self.leads() {
                     let _ = reply.try_send(Err(self.not_leader()));
-                } else if self.proposals.admit(id, reply, self.now + self.settings.commit_ticks)
-                    == Admission::New
-                {
-                    self.batch.push((id, data));
+                } else {
+                    let deadline = self.now + self.settings.commit_ticks;
+                    let sure = || Command::decode(&data).is_ok_and(|command| command.is_never_refused());
+                    if self.proposals.admit(id, since, reply, deadline, sure) == Admission::New {
+                        self.batch.push((id, data));
+                    }
                 }
             }
             Input::WaitApplied(index, reply) => self.wait_applied(index, reply),
@@ -375,6 +417,7 @@ impl Driver {
         let removed = self.is_removed();
         if !removed {
             self.node.tick();
+            self.stand();
         }
         self.proposals.expire(self.now);
         self.reads.expire(self.now);
@@ -405,6 +448,7 @@ impl Driver {
             self.tell_commits();
             self.hand_over();
             self.promote();
+            self.yield_office();
             let (start, install) = (self.settings.start_ticks, self.settings.install_ticks);
             let progress = self.node.raft.prs();
             let waits = |id| {
@@ -459,13 +503,18 @@ impl Driver {
         self.note_commit();
         self.reads.applied(self.applied.index);
         if self.applied.index > self.durable.index && !self.flushing {
-            let much = self.applied.index - self.durable.index >= FLUSH_ENTRIES;
+            let much = self.applied.index - self.durable.index >= FLUSH_ENTRIES
+                || self.changed_pins >= FLUSH_PINS;
             let long = self.now - self.dirty_since >= self.settings.flush_ticks;
             let idle = self.now - self.applied_at >= self.settings.idle_ticks;
             if much || long || idle {
                 self.flushing = true;
+                self.changed_pins = 0;
                 self.dirty_since = self.now;
                 out.flush();
+                if planted::is(Bug::FlushCountedEarly) {
+                    self.durable = self.applied;
+                }
             }
         }
     }
@@ -480,6 +529,7 @@ fn stranger(raft_id: RaftId, peer_id: PeerId) -> Member {
         addresses: Vec::new(),
         role: Role::Learner,
         version: String::new(),
+        witness: false,
     }
 }
 
@@ -487,6 +537,9 @@ fn stranger(raft_id: RaftId, peer_id: PeerId) -> Member {
 /// configurations must be equal bytes in the replicated state.
 pub(super) fn sorted(conf: &ConfState) -> ConfState {
     let mut conf = conf.clone();
+    if planted::is(Bug::HashOrder) {
+        return conf;
+    }
     for list in [&mut conf.voters, &mut conf.learners, &mut conf.voters_outgoing, &mut conf.learners_next] {
         list.sort_unstable();
     }
@@ -495,10 +548,11 @@ pub(super) fn sorted(conf: &ConfState) -> ConfState {
 
 /// Fills the memory of proposal ids from the log, so that a retry that spans our restart is recognised.
 fn remember_tail(log: &dyn crate::store::LogStore, applied: u64, proposals: &mut Proposals) -> Result<()> {
-    /// Entries that are looked through at start: a few milliseconds.
+    /// Entries that are looked through at start, and all that are not applied: a few milliseconds.
     const TAIL: u64 = 2_048;
     let last = log.last_index();
-    let mut next = log.first_index().max(last.saturating_sub(TAIL) + 1);
+    let mut next = log.first_index().max(last.saturating_sub(TAIL).min(applied) + 1);
+    proposals.known_from(next);
     while next <= last {
         let entries = log.entries(next, last + 1, super::storage::MAX_READ_BYTES)?;
         let Some(end) = entries.last().map(|e| e.index) else {

@@ -4,11 +4,12 @@
 //! them all. So a follower with many callers costs the leader a few streams, not one per command, and its
 //! commands reach the leader's group commit together. A lone command leaves at once.
 
-use super::wire::{ProposeAnswer, ProposeRequest};
+use super::wire::{ProposeAnswer, ProposeRequest, ProposeSince};
 use crate::error::{Error, Result};
 use crate::net::rpc::Rpc;
 use crate::runtime;
 use libp2p::PeerId;
+use serde::Serialize;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,25 +23,53 @@ const MAX_BATCH_BYTES: usize = 1 << 20;
 /// Commands that wait for a call to one leader; more are refused.
 const MAX_WAITING: usize = 8_192;
 
-struct Waiting {
-    request: ProposeRequest,
+/// What can be carried.
+pub(super) trait Carried: Serialize + Send + Sync + 'static {
+    /// The command's size in bytes.
+    fn size(&self) -> usize;
+}
+
+impl Carried for ProposeRequest {
+    fn size(&self) -> usize {
+        self.command.len()
+    }
+}
+
+impl Carried for ProposeSince {
+    fn size(&self) -> usize {
+        self.request.size()
+    }
+}
+
+struct Waiting<R> {
+    request: R,
     reply: async_channel::Sender<Result<ProposeAnswer>>,
 }
 
-#[derive(Default)]
-struct Lane {
-    waiting: VecDeque<Waiting>,
+struct Lane<R> {
+    waiting: VecDeque<Waiting<R>>,
     calls: usize,
 }
 
-/// The commands of this peer that wait for a call, by leader.
-#[derive(Clone, Default)]
-pub(super) struct Forward {
-    lanes: Arc<Mutex<HashMap<PeerId, Lane>>>,
+/// The commands of this peer that wait for a call of one method, by leader.
+pub(super) struct Forward<R> {
+    method: &'static str,
+    lanes: Arc<Mutex<HashMap<PeerId, Lane<R>>>>,
 }
 
-impl Forward {
-    fn lanes(&self) -> MutexGuard<'_, HashMap<PeerId, Lane>> {
+impl<R> Clone for Forward<R> {
+    fn clone(&self) -> Self {
+        Forward { method: self.method, lanes: self.lanes.clone() }
+    }
+}
+
+impl<R: Carried> Forward<R> {
+    /// Nothing waits for calls of this method.
+    pub(super) fn new(method: &'static str) -> Self {
+        Forward { method, lanes: Arc::default() }
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, HashMap<PeerId, Lane<R>>> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -49,14 +78,13 @@ impl Forward {
         &self,
         rpc: &Rpc,
         leader: PeerId,
-        request: ProposeRequest,
-        method: &'static str,
+        request: R,
         limit: Duration,
     ) -> Result<ProposeAnswer> {
         let (reply, answer) = async_channel::bounded(1);
         let start = {
             let mut lanes = self.lanes();
-            let lane = lanes.entry(leader).or_default();
+            let lane = lanes.entry(leader).or_insert_with(|| Lane { waiting: VecDeque::new(), calls: 0 });
             if lane.waiting.len() >= MAX_WAITING {
                 return Err(Error::unavailable(format!(
                     "{MAX_WAITING} changes already wait to be sent to the leader {leader}: try again later"
@@ -69,19 +97,19 @@ impl Forward {
         };
         if start {
             let (forward, rpc) = (self.clone(), rpc.clone());
-            runtime::spawn(async move { forward.carry(&rpc, leader, method, limit).await }).detach();
+            runtime::spawn(async move { forward.carry(&rpc, leader, limit).await }).detach();
         }
         let wait = async { answer.recv().await.unwrap_or_else(|_| Err(lost(&leader))) };
         runtime::timeout(limit, &format!("the answer of the leader {leader}"), wait).await
     }
 
     /// Makes calls until nothing waits for this leader.
-    async fn carry(&self, rpc: &Rpc, leader: PeerId, method: &'static str, limit: Duration) {
+    async fn carry(&self, rpc: &Rpc, leader: PeerId, limit: Duration) {
         while let Some(batch) = self.next(leader) {
             let (requests, replies): (Vec<_>, Vec<_>) =
                 batch.into_iter().map(|w| (w.request, w.reply)).unzip();
             let answers: Result<Vec<Result<ProposeAnswer>>> =
-                rpc.call(leader, method, &requests, limit).await;
+                rpc.call(leader, self.method, &requests, limit).await;
             match answers {
                 Ok(answers) => {
                     for (reply, answer) in replies.into_iter().zip(answers) {
@@ -99,12 +127,12 @@ impl Forward {
     }
 
     /// The next batch; when there is none, this call's place in the lane is given back under the same lock.
-    fn next(&self, leader: PeerId) -> Option<Vec<Waiting>> {
+    fn next(&self, leader: PeerId) -> Option<Vec<Waiting<R>>> {
         let mut lanes = self.lanes();
         let lane = lanes.get_mut(&leader)?;
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while let Some(first) = lane.waiting.pop_front() {
-            bytes += first.request.command.len();
+            bytes += first.request.size();
             if !batch.is_empty() && bytes > MAX_BATCH_BYTES || batch.len() >= MAX_BATCH {
                 lane.waiting.push_front(first);
                 break;

@@ -116,8 +116,9 @@ impl Consensus {
     ///
     /// # Errors
     /// The command's own deterministic error; [`Kind::Unavailable`] without a leader or with full queues;
-    /// [`Kind::Timeout`] when it was not committed in time (it may be later); [`Kind::Full`] when this peer's
-    /// disk is nearly full.
+    /// [`Kind::Timeout`] when it was not committed in time (it may be later); [`Kind::Conflict`] when it was sent to a
+    /// leader and nobody can tell any more whether it was committed; [`Kind::Full`] when this peer's disk is
+    /// nearly full.
     pub async fn propose(&self, command: Command) -> Result<Outcome> {
         if let (Command::Pin(_) | Command::PinMany(_), Some(why)) = (&command, self.inner.state.full()) {
             return Err(Error::full(why));
@@ -134,31 +135,55 @@ impl Consensus {
             )));
         }
         let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
-        let (retries, pause) = (self.inner.config.commit_retries, self.inner.config.commit_retry_delay);
-        let (committed, here) = self
-            .at_leaders(retries, pause, |place, limit| {
-                let data = data.clone();
-                async move {
-                    match place {
-                        Place::Here => Ok((self.propose_here(id, data, limit).await?, true)),
-                        Place::At(leader) => {
-                            let request =
-                                ProposeRequest { cluster_id: self.inner.cluster_id, id, command: data };
-                            let answer = self.inner.wire.propose(&leader, request, limit).await?;
-                            Ok((answer.decode()?, false))
-                        }
-                    }
-                }
-            })
-            .await?;
+        let (committed, here) = match self.propose_since(id, &data).await {
+            // Asked once and refused: it is in no log. This peer was too far behind to say since when.
+            (1, Err(error)) if error.kind() == Kind::Conflict => {
+                self.read_index().await?;
+                self.propose_since(id, &data).await.1?
+            }
+            (_, result) => result?,
+        };
         if !here {
             self.wait_applied(committed.index).await?;
         }
         Ok(committed.outcome)
     }
 
-    async fn propose_here(&self, id: u64, data: Vec<u8>, limit: Duration) -> Result<Committed> {
-        self.ask(limit, "the change", |reply| Input::Propose { id, data, reply }).await
+    /// Asks leaders to commit this, and tells how often it was asked, and whether we were the one to answer.
+    async fn propose_since(&self, id: u64, data: &[u8]) -> (usize, Result<(Committed, bool)>) {
+        let status = self.status();
+        // What is committed came before this proposal.
+        let since = (status.cluster_version >= version::PROPOSALS_SAY_SINCE).then_some(status.committed);
+        let (retries, pause) = (self.inner.config.commit_retries, self.inner.config.commit_retry_delay);
+        let asked = AtomicUsize::new(0);
+        let result = self
+            .at_leaders(retries, pause, |place, limit| {
+                asked.fetch_add(1, Ordering::Relaxed);
+                let data = data.to_vec();
+                async move {
+                    match place {
+                        Place::Here => Ok((self.propose_here(id, since, data, limit).await?, true)),
+                        Place::At(leader) => {
+                            let request =
+                                ProposeRequest { cluster_id: self.inner.cluster_id, id, command: data };
+                            let answer = self.inner.wire.propose(&leader, since, request, limit).await?;
+                            Ok((answer.decode()?, false))
+                        }
+                    }
+                }
+            })
+            .await;
+        (asked.into_inner(), result)
+    }
+
+    async fn propose_here(
+        &self,
+        id: u64,
+        since: Option<u64>,
+        data: Vec<u8>,
+        limit: Duration,
+    ) -> Result<Committed> {
+        self.ask(limit, "the change", |reply| Input::Propose { id, since, data, reply }).await
     }
 
     /// Returns when local reads are as fresh as the moment of the call (ReadIndex).
@@ -281,8 +306,10 @@ impl Consensus {
     /// Forwarded to the leader. Returns the cluster id.
     ///
     /// # Errors
-    /// [`Kind::Conflict`] when the Raft id is another peer's or was removed; otherwise as [`Consensus::propose`].
+    /// [`Kind::Conflict`] when the Raft id is another peer's or was removed; [`Kind::Unavailable`] for a record that
+    /// not every member could read; otherwise as [`Consensus::propose`].
     pub async fn add_member(&self, member: Member) -> Result<u64> {
+        self.check_version(member.needs())?;
         let record = member.encode();
         self.at_leader(|place, limit| {
             let (member, record) = (member.clone(), record.clone());
@@ -334,11 +361,12 @@ impl Consensus {
         }
     }
 
-    /// Keeps our replicated name, addresses and version fresh (proposes only on change).
+    /// Keeps our replicated name, addresses, version and whether we are a witness fresh (proposes only on change). What
+    /// the cluster version has no word for yet stays as it is.
     ///
     /// # Errors
     /// As [`Consensus::propose`]; [`Kind::Unavailable`] while we are no member.
-    pub async fn update_self(&self, addresses: Vec<Multiaddr>) -> Result<()> {
+    pub async fn update_self(&self, addresses: Vec<Multiaddr>, witness: bool) -> Result<()> {
         let members = self.inner.shared.members();
         let Some(known) = members.iter().find(|m| m.raft_id == self.inner.raft_id) else {
             return Err(Error::unavailable("this peer is not a member of the cluster yet"));
@@ -348,6 +376,9 @@ impl Consensus {
         new.addresses = addresses;
         if self.cluster_version() >= version::MEMBER_VERSIONS {
             new.version = crate::VERSION.to_owned();
+        }
+        if self.cluster_version() >= version::WITNESS {
+            new.witness = witness;
         }
         // As it would be stored: cut to the limits.
         let new = Member::decode(&new.encode())?;
@@ -375,7 +406,12 @@ impl Consensus {
     /// State changes in log order, from now on. Never loses one; the reader must keep up (bounded, then
     /// [`Event::Replaced`] stands for all that did not fit).
     pub fn events(&self) -> async_channel::Receiver<Event> {
-        self.inner.shared.subscribe()
+        self.inner.shared.subscribe(true)
+    }
+
+    /// The same without what is about single pins: whoever follows the members is not woken for each pin.
+    pub fn member_events(&self) -> async_channel::Receiver<Event> {
+        self.inner.shared.subscribe(false)
     }
 
     /// Flushes the state and stops the driver.
@@ -419,11 +455,23 @@ impl Consensus {
         let _ = self.inner.inbox.try_send(Mail::Input(Input::Unreachable(raft_id)));
     }
 
-    /// Commits a command for another member, if we lead.
+    /// The last connection to this peer is gone.
+    pub fn handle_lost(&self, peer: PeerId) {
+        let _ = self.inner.inbox.try_send(Mail::Input(Input::Lost(peer)));
+    }
+
+    /// Commits a command for another member, if we lead. `since`: the index at or below which it is in no log,
+    /// if the member says.
     ///
     /// # Errors
-    /// [`Kind::NotLeader`]: ask the leader; otherwise as [`Consensus::propose`].
-    pub async fn handle_propose(&self, from: PeerId, request: ProposeRequest) -> Result<ProposeAnswer> {
+    /// [`Kind::NotLeader`]: ask the leader; [`Kind::Conflict`] when it may have been committed before, beyond what
+    /// this peer remembers; otherwise as [`Consensus::propose`].
+    pub async fn handle_propose(
+        &self,
+        from: PeerId,
+        since: Option<u64>,
+        request: ProposeRequest,
+    ) -> Result<ProposeAnswer> {
         self.same_cluster(request.cluster_id, &from)?;
         let command = Command::decode(&request.command).map_err(|e| {
             Error::new(if e.kind() == Kind::Version { Kind::Version } else { Kind::Invalid }, e.message())
@@ -435,7 +483,7 @@ impl Consensus {
         }
         drop(command);
         let limit = self.inner.config.network_timeout;
-        self.propose_here(request.id, request.command, limit).await.map(|c| ProposeAnswer::new(&c))
+        self.propose_here(request.id, since, request.command, limit).await.map(|c| ProposeAnswer::new(&c))
     }
 
     /// Changes the membership for another member, if we lead.

@@ -4,6 +4,12 @@
 //! - A new member enters as a learner. The leader promotes it when it has caught up and there are fewer voters
 //!   than the limit. Nobody is demoted: a voter too many costs nothing, a voter too few costs the
 //!   majority's margin, so a lowered limit only stops further promotions.
+//! - A witness is promoted before others, whatever it lacks compared with them: to vote is all that it is there for,
+//!   and a place among the voters that it does not get is a tie that nobody breaks. It leads only while nobody who
+//!   holds content can: it is the smallest board, or the one at the end of the longest line.
+//! - An even number of voters is not avoided. It survives no more deaths than one voter fewer, and no fewer either,
+//!   but every entry is on one disk more, and going from three to five voters leads over four anyway. Only the
+//!   limit should be odd.
 //! - A peer whose data directory was lost comes back under a new Raft id; its old id is removed first (it
 //!   will never answer again and must not count for the majority), then the new one added.
 //! - A leader does not remove itself: it hands its office over and the next one removes it. Where it is the only
@@ -18,6 +24,7 @@
 use super::message::{put_bytes, put_u64, Reader, MAX_CONTEXT_BYTES};
 use super::proposals::{ProposalId, Reply};
 use crate::error::{Error, Result};
+use crate::planted::{self, Bug};
 use crate::state::{Member, MemberChange, RaftId, Role};
 use libp2p::PeerId;
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2};
@@ -76,7 +83,9 @@ pub fn decode_change(context: &[u8]) -> Result<(ProposalId, MemberChange)> {
 /// What raft-rs must do for a change.
 pub fn conf_change(change: &MemberChange) -> ConfChangeV2 {
     let (kind, node_id) = match change {
-        MemberChange::Put(m) if m.role == Role::Voter => (ConfChangeType::AddNode, m.raft_id),
+        MemberChange::Put(m) if m.role == Role::Voter || planted::is(Bug::LearnerCounts) => {
+            (ConfChangeType::AddNode, m.raft_id)
+        }
         MemberChange::Put(m) => (ConfChangeType::AddLearnerNode, m.raft_id),
         MemberChange::SetRole(id, Role::Voter) => (ConfChangeType::AddNode, *id),
         MemberChange::SetRole(id, Role::Learner) => (ConfChangeType::AddLearnerNode, *id),
@@ -121,7 +130,9 @@ pub fn plan_add(members: &[Member], removed: bool, leader: RaftId, new: Member) 
                 new.peer_id
             )));
         }
-        steps.push(MemberChange::Remove(old.raft_id));
+        if !planted::is(Bug::OldIdStays) {
+            steps.push(MemberChange::Remove(old.raft_id));
+        }
     }
     steps.push(MemberChange::Put(Member { role: Role::Learner, ..new }));
     Ok(steps)
@@ -169,6 +180,8 @@ pub struct Reach {
     pub raft_id: RaftId,
     /// Whether it votes.
     pub voter: bool,
+    /// Whether it is a witness.
+    pub witness: bool,
     /// The last index it has for sure.
     pub matched: u64,
     /// Whether it was heard of lately.
@@ -177,7 +190,7 @@ pub struct Reach {
     pub streaming: bool,
 }
 
-/// The learner to promote now, if any: caught up, heard of, the furthest first.
+/// The learner to promote now, if any: caught up, heard of, witnesses before others, the furthest first.
 pub fn next_promotion(reach: &[Reach], last_index: u64, max_voters: usize) -> Option<RaftId> {
     if reach.iter().filter(|r| r.voter).count() >= max_voters {
         return None;
@@ -185,15 +198,29 @@ pub fn next_promotion(reach: &[Reach], last_index: u64, max_voters: usize) -> Op
     reach
         .iter()
         .filter(|r| !r.voter && r.active && r.streaming && r.matched + CAUGHT_UP_WITHIN >= last_index)
-        .max_by_key(|r| (r.matched, std::cmp::Reverse(r.raft_id)))
+        .max_by_key(|r| (r.witness, r.matched, std::cmp::Reverse(r.raft_id)))
         .map(|r| r.raft_id)
 }
 
-/// The voter that should lead next, if any is within reach.
+/// The voter that should lead next, if any is within reach: one that is no witness before one that is.
 pub fn best_successor(reach: &[Reach], leader: RaftId) -> Option<RaftId> {
     reach
         .iter()
         .filter(|r| r.voter && r.active && r.raft_id != leader)
+        .max_by_key(|r| (!r.witness, r.matched, std::cmp::Reverse(r.raft_id)))
+        .map(|r| r.raft_id)
+}
+
+/// To whom a leader that is a witness gives its office, if it should: a voter that holds content, is heard of and has
+/// caught up, so that the cluster is without a leader for one message only.
+pub fn instead_of_witness(reach: &[Reach], leader: RaftId, last_index: u64) -> Option<RaftId> {
+    if !reach.iter().any(|r| r.raft_id == leader && r.witness) {
+        return None;
+    }
+    reach
+        .iter()
+        .filter(|r| r.voter && r.active && r.streaming && !r.witness)
+        .filter(|r| r.matched + CAUGHT_UP_WITHIN >= last_index)
         .max_by_key(|r| (r.matched, std::cmp::Reverse(r.raft_id)))
         .map(|r| r.raft_id)
 }
@@ -234,6 +261,11 @@ impl Queue {
     /// Adds a step at the end.
     pub fn push(&mut self, step: Step) {
         self.waiting.push_back(step);
+    }
+
+    /// Puts a step back where it was: it is the next one.
+    pub fn put_back(&mut self, step: Step) {
+        self.waiting.push_front(step);
     }
 
     /// The next step, when none is under way.
@@ -306,6 +338,7 @@ mod tests {
             addresses: Vec::new(),
             role,
             version: String::new(),
+            witness: false,
         }
     }
 
@@ -343,8 +376,14 @@ mod tests {
 
     #[test]
     fn only_a_learner_that_has_caught_up_is_promoted() {
-        let reach =
-            |raft_id, voter, matched, active| Reach { raft_id, voter, matched, active, streaming: true };
+        let reach = |raft_id, voter, matched, active| Reach {
+            raft_id,
+            voter,
+            witness: false,
+            matched,
+            active,
+            streaming: true,
+        };
         let mut all = vec![reach(1, true, 1_000, true), reach(2, false, 1_000 - CAUGHT_UP_WITHIN, true)];
         assert_eq!(next_promotion(&all, 1_000, 7), Some(2));
         assert_eq!(next_promotion(&all, 1_001, 7), None);
@@ -354,6 +393,32 @@ mod tests {
         assert_eq!(best_successor(&all, 1), None);
         all.push(reach(3, true, 900, true));
         assert_eq!(best_successor(&all, 1), Some(3));
+    }
+
+    #[test]
+    fn a_witness_votes_first_and_leads_last() {
+        let reach = |raft_id, voter, witness, matched| Reach {
+            raft_id,
+            voter,
+            witness,
+            matched,
+            active: true,
+            streaming: true,
+        };
+        let mut all =
+            vec![reach(1, true, false, 900), reach(2, false, false, 900), reach(3, false, true, 800)];
+        assert_eq!(next_promotion(&all, 900, 2), Some(3), "the witness, although it is behind");
+        all[1].voter = true;
+        all[2].voter = true;
+        all[2].matched = 900;
+        all[1].matched = 850;
+        assert_eq!(best_successor(&all, 1), Some(2), "not the witness, although it is ahead");
+        assert_eq!(instead_of_witness(&all, 1, 900), None, "the leader holds content");
+        assert_eq!(instead_of_witness(&all, 3, 900), Some(1));
+        all[0].active = false;
+        assert_eq!(instead_of_witness(&all, 3, 850 + CAUGHT_UP_WITHIN + 1), None, "nobody has caught up");
+        all[1].active = false;
+        assert_eq!(best_successor(&all, 1), Some(3), "better than nobody");
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub const MAX_ENTRY_BYTES: usize = Command::MAX_BYTES + 4_096;
 pub const MAX_CONTEXT_BYTES: usize = 16 << 10;
 /// Most Raft ids in one list of a configuration.
 pub const MAX_CONF_IDS: usize = 1_024;
+/// Largest term, index or hint. No log gets there, and raft-rs counts on from these numbers without looking.
+pub const MAX_NUMBER: u64 = 1 << 62;
 /// Longest name of a snapshot.
 pub const MAX_SNAPSHOT_NAME: usize = 64;
 
@@ -282,6 +284,10 @@ fn get_message(r: &mut Reader<'_>, from: RaftId, to: RaftId) -> Result<Message> 
 
 /// What raft-rs takes for granted (and would panic on) in a message of each type.
 fn check(m: &Message) -> Result<()> {
+    let numbers = [m.term, m.log_term, m.index, m.commit, m.commit_term, m.request_snapshot, m.reject_hint];
+    if numbers.into_iter().any(|n| n > MAX_NUMBER) {
+        return Err(bad("a number beyond all counting"));
+    }
     // A forwarded read has none: raft-rs lets any term's leader answer it.
     if m.term == 0 && m.get_msg_type() != MessageType::MsgReadIndex {
         return Err(bad("a message without a term"));
@@ -289,13 +295,18 @@ fn check(m: &Message) -> Result<()> {
     let has_snapshot = m.has_snapshot() && m.get_snapshot().get_metadata().index > 0;
     match m.get_msg_type() {
         MessageType::MsgAppend => {
-            let mut expected = m.index;
+            // raft-rs takes an entry that it does not have for one of term 0, and would commit what is not there.
+            if (m.index == 0) != (m.log_term == 0) || m.log_term > m.term {
+                return Err(bad("entries that follow one that there cannot be"));
+            }
+            // Terms never go down along a log: whoever looks for a common entry relies on it.
+            let (mut expected, mut term) = (m.index, m.log_term.max(1));
             for entry in m.get_entries() {
-                expected =
-                    expected.checked_add(1).ok_or_else(|| bad("an entry index beyond all counting"))?;
-                if entry.index != expected || entry.term == 0 || entry.term > m.term {
+                expected += 1;
+                if entry.index != expected || entry.term < term || entry.term > m.term {
                     return Err(bad("entries that do not follow each other"));
                 }
+                term = entry.term;
             }
         }
         MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => {
@@ -304,8 +315,9 @@ fn check(m: &Message) -> Result<()> {
             }
         }
         MessageType::MsgSnapshot => {
-            if !has_snapshot {
-                return Err(bad("a snapshot message without a snapshot"));
+            let meta = m.get_snapshot().get_metadata();
+            if !has_snapshot || meta.index > MAX_NUMBER || meta.term > m.term {
+                return Err(bad("a snapshot message without a snapshot that there can be"));
             }
         }
         _ => {
@@ -495,7 +507,7 @@ mod tests {
         append.set_entries(vec![entry(10, b"ten"), entry(11, &[0; 300])].into());
         let mut snapshot = Message::default();
         snapshot.set_msg_type(MessageType::MsgSnapshot);
-        (snapshot.from, snapshot.to, snapshot.term) = (1, 2, u64::MAX);
+        (snapshot.from, snapshot.to, snapshot.term) = (1, 2, MAX_NUMBER);
         let meta = snapshot.mut_snapshot().mut_metadata();
         (meta.index, meta.term) = (77, 5);
         meta.mut_conf_state().voters = vec![1, 2, u64::MAX];
@@ -581,5 +593,53 @@ mod tests {
         read.set_msg_type(MessageType::MsgReadIndex);
         read.term = 1;
         assert!(decode(&encode_messages(7, 1, 2, &[read])[0]).is_err());
+    }
+
+    #[test]
+    fn numbers_that_raft_would_count_beyond_their_end_are_refused() {
+        let refused = |change: fn(&mut Message)| {
+            let mut m = Message::default();
+            m.set_msg_type(MessageType::MsgAppendResponse);
+            (m.term, m.reject) = (4, true);
+            assert!(decode(&encode_messages(7, 1, 2, &[m.clone()])[0]).is_ok());
+            change(&mut m);
+            assert!(decode(&encode_messages(7, 1, 2, &[m.clone()])[0]).is_err(), "{m:?}");
+        };
+        refused(|m| m.term = u64::MAX);
+        refused(|m| m.index = u64::MAX);
+        refused(|m| m.log_term = u64::MAX);
+        refused(|m| m.reject_hint = u64::MAX);
+        refused(|m| m.request_snapshot = MAX_NUMBER + 1);
+        refused(|m| m.commit = u64::MAX);
+    }
+
+    #[test]
+    fn entries_that_follow_one_without_a_term_are_refused() {
+        let mut append = Message::default();
+        append.set_msg_type(MessageType::MsgAppend);
+        (append.term, append.log_term, append.index, append.commit) = (4, 3, 9, 9);
+        assert!(decode(&encode_messages(7, 1, 2, &[append.clone()])[0]).is_ok());
+        for (index, log_term) in [(9, 0), (0, 3), (9, 5)] {
+            (append.index, append.log_term) = (index, log_term);
+            let refused = decode(&encode_messages(7, 1, 2, &[append.clone()])[0]);
+            assert!(refused.is_err(), "entry {index} of term {log_term}");
+        }
+        (append.index, append.log_term) = (0, 0);
+        assert!(decode(&encode_messages(7, 1, 2, &[append])[0]).is_ok(), "the first entries follow nothing");
+    }
+
+    #[test]
+    fn entries_whose_terms_go_down_are_refused() {
+        let mut append = samples().remove(0);
+        append.mut_entries()[1].term = 4;
+        assert!(decode(&encode_messages(7, 1, 2, &[append.clone()])[0]).is_ok());
+        append.mut_entries()[0].term = 2;
+        assert!(
+            decode(&encode_messages(7, 1, 2, &[append.clone()])[0]).is_err(),
+            "below the one before them"
+        );
+        append.log_term = 1;
+        append.mut_entries()[1].term = 1;
+        assert!(decode(&encode_messages(7, 1, 2, &[append])[0]).is_err(), "below the first of them");
     }
 }

@@ -6,14 +6,18 @@
 //! it: still in the log ([`Proposals::logged`]), or applied lately ([`MAX_RECENT`]). So a retry does not
 //! become a second entry.
 //!
-//! The memory of ids is this process's own: it is refilled from the tail of the log at start, but a retry that
-//! arrives after [`MAX_RECENT`] further entries, or at a leader that got the entry by snapshot, is committed
-//! twice. That is harmless by the commands' design: each writes a whole record or removes one. What must
-//! never be done is to skip an entry *when applying it* because of this table: peers would differ.
+//! The memory of ids is this process's own and bounded: it is refilled from the tail of the log at start, forgets
+//! beyond [`MAX_RECENT`], and knows nothing of what came by snapshot. A retry that it does not recognise would be
+//! committed a second time, and a pin that was removed in between would come back. So every proposal says *since*
+//! when it may be in a log: the commit index that its proposer knew before it asked for the first time. A
+//! leader that has forgotten ids from after that moment refuses ([`Proposals::admit`]); the proposer then says that
+//! it cannot know. What must never be done is to skip an entry *when applying it* because of this table:
+//! peers would differ.
 //!
 //! Deadlines are in ticks, so that the simulator's clock rules them too.
 
 use crate::error::{Error, Result};
+use crate::planted::{self, Bug};
 use crate::state::Outcome;
 use raft::eraftpb::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -28,7 +32,8 @@ pub type ProposalId = u64;
 pub const MAX_WAITING: usize = 8_192;
 /// Ids of applied entries that are remembered, to recognise a retry.
 pub const MAX_RECENT: usize = 8_192;
-/// Of those, how many also keep their outcome; an older retry is answered [`Outcome::Done`].
+/// Of those, how many also keep their outcome. An older retry is answered [`Outcome::Done`] if that is what it must have
+/// been, and else with the truth: that nobody knows any more.
 pub const MAX_OUTCOMES: usize = 512;
 
 /// A command that is committed and applied.
@@ -62,19 +67,42 @@ pub struct Proposals {
     log_order: VecDeque<(u64, ProposalId)>,
     recent: HashMap<ProposalId, (u64, Option<Result<Outcome>>)>,
     recent_order: VecDeque<ProposalId>,
+    /// The ids of all entries from this index on are known.
+    known_from: u64,
 }
 
 impl Proposals {
-    /// Takes a waiter for the proposal; answers it at once when the id was applied lately or there is no room.
-    pub fn admit(&mut self, id: ProposalId, reply: Reply<Committed>, deadline: u64) -> Admission {
+    /// Takes a waiter for the proposal; answers it at once when the id was applied lately, when there is no room, or
+    /// when it may have been committed `since` (an index below which it is in no log; `None`: its proposer's
+    /// version does not say) without this table knowing. `sure` tells whether it is a command that no state refuses, and
+    /// is asked only when its outcome is forgotten.
+    pub fn admit(
+        &mut self,
+        id: ProposalId,
+        since: Option<u64>,
+        reply: Reply<Committed>,
+        deadline: u64,
+        sure: impl FnOnce() -> bool,
+    ) -> Admission {
         if let Some((index, outcome)) = self.recent.get(&id) {
-            let outcome = outcome.clone().unwrap_or(Ok(Outcome::Done));
+            let outcome = match outcome {
+                Some(outcome) => outcome.clone(),
+                None if sure() => Ok(Outcome::Done),
+                None => Err(forgotten(*index)),
+            };
             let _ = reply.try_send(outcome.map(|outcome| Committed { outcome, index: *index }));
             return Admission::Known;
         }
         if let Some(waiting) = self.waiting.get_mut(&id) {
             waiting.replies.push(reply);
             waiting.deadline = deadline;
+            return Admission::Known;
+        }
+        let in_log = self.in_log.contains_key(&id);
+        if !in_log && since.is_some_and(|since| since + 1 < self.known_from) {
+            let _ = reply.try_send(Err(Error::conflict(
+                "the leader cannot tell any more whether this change was committed already: look whether it was made, and repeat it if it was not",
+            )));
             return Admission::Known;
         }
         if self.waiting.len() >= MAX_WAITING {
@@ -84,7 +112,7 @@ impl Proposals {
             return Admission::Known;
         }
         self.waiting.insert(id, Waiting { replies: vec![reply], deadline });
-        if self.in_log.contains_key(&id) {
+        if in_log {
             Admission::Known
         } else {
             Admission::New
@@ -108,6 +136,10 @@ impl Proposals {
         }
         for entry in entries {
             if let Some(id) = id_of(&entry.context) {
+                if planted::is(Bug::AnsweredBeforeCommit) {
+                    let early = Ok(Committed { outcome: Outcome::Done, index: entry.index });
+                    self.waiting.remove(&id).into_iter().for_each(|waiting| answer(waiting, &early));
+                }
                 self.in_log.insert(id, entry.index);
                 self.log_order.push_back((entry.index, id));
             }
@@ -140,8 +172,8 @@ impl Proposals {
             self.recent_order.push_back(id);
         }
         if self.recent_order.len() > MAX_RECENT {
-            if let Some(old) = self.recent_order.pop_front() {
-                self.recent.remove(&old);
+            if let Some((index, _)) = self.recent_order.pop_front().and_then(|old| self.recent.remove(&old)) {
+                self.known_from = self.known_from.max(index + 1);
             }
         }
         if let Some(older) = self.recent_order.len().checked_sub(MAX_OUTCOMES + 1) {
@@ -151,10 +183,16 @@ impl Proposals {
         }
     }
 
-    /// The log was replaced by a snapshot.
-    pub fn reset_log(&mut self) {
+    /// At start: the log is known from this index on.
+    pub fn known_from(&mut self, index: u64) {
+        self.known_from = index;
+    }
+
+    /// The log was replaced by a snapshot of the state up to `index`.
+    pub fn reset_log(&mut self, index: u64) {
         self.in_log.clear();
         self.log_order.clear();
+        self.known_from = index + 1;
     }
 
     /// Answers everyone whose time is over.
@@ -186,6 +224,13 @@ impl Proposals {
     }
 }
 
+/// What is said of a command that was applied, when a refusal would be forgotten by now. Never that it is done.
+fn forgotten(index: u64) -> Error {
+    Error::conflict(format!(
+        "the change is in the log as entry {index}, but the leader was restarted since and cannot tell whether it was refused: look whether it was made"
+    ))
+}
+
 fn answer(waiting: Waiting, result: &Result<Committed>) {
     for reply in waiting.replies {
         let _ = reply.try_send(result.clone());
@@ -211,13 +256,26 @@ mod tests {
     fn a_retry_of_an_applied_command_is_answered_without_a_second_entry() {
         let mut table = Proposals::default();
         let (tx, rx) = async_channel::bounded(1);
-        assert_eq!(table.admit(9, tx, 10), Admission::New);
+        assert_eq!(table.admit(9, None, tx, 10, || true), Admission::New);
         table.logged(&[entry(4, 9)]);
         table.applied(9, 4, Ok(Outcome::Done));
         assert_eq!(rx.try_recv().unwrap().unwrap().index, 4);
         let (tx, rx) = async_channel::bounded(1);
-        assert_eq!(table.admit(9, tx, 10), Admission::Known);
+        assert_eq!(table.admit(9, None, tx, 10, || true), Admission::Known);
         assert_eq!(rx.try_recv().unwrap().unwrap().index, 4);
+    }
+
+    #[test]
+    fn a_retry_that_may_have_been_refused_is_not_called_done() {
+        let mut table = Proposals::default();
+        table.remember_old(9, 4);
+        let mut ask = |sure| {
+            let (tx, rx) = async_channel::bounded(1);
+            assert_eq!(table.admit(9, None, tx, 10, || sure), Admission::Known);
+            rx.try_recv().unwrap()
+        };
+        assert_eq!(ask(true).unwrap().outcome, Outcome::Done);
+        assert!(ask(false).is_err());
     }
 
     #[test]
@@ -225,7 +283,7 @@ mod tests {
         let mut table = Proposals::default();
         table.logged(&[entry(4, 8), entry(5, 9)]);
         let (tx, rx) = async_channel::bounded(1);
-        assert_eq!(table.admit(9, tx, 10), Admission::Known);
+        assert_eq!(table.admit(9, None, tx, 10, || true), Admission::Known);
         table.applied(8, 4, Ok(Outcome::Done));
         table.applied(9, 5, Err(Error::not_found("no")));
         assert_eq!(rx.try_recv().unwrap().unwrap_err().kind(), crate::Kind::NotFound);
@@ -237,7 +295,7 @@ mod tests {
         table.logged(&[entry(4, 8), entry(5, 9)]);
         table.logged(&[entry(5, 7)]);
         let (tx, _rx) = async_channel::bounded(1);
-        assert_eq!(table.admit(9, tx, 10), Admission::New);
+        assert_eq!(table.admit(9, None, tx, 10, || true), Admission::New);
     }
 
     #[test]
@@ -251,10 +309,38 @@ mod tests {
     }
 
     #[test]
+    fn what_may_have_been_committed_and_forgotten_is_refused() {
+        let mut table = Proposals::default();
+        let ask = |table: &mut Proposals, id, since| {
+            let (tx, rx) = async_channel::bounded(1);
+            (table.admit(id, Some(since), tx, 10, || true), rx.try_recv().ok().map(|r| r.unwrap_err().kind()))
+        };
+        let refused = (Admission::Known, Some(crate::Kind::Conflict));
+        table.known_from(101);
+        assert_eq!(ask(&mut table, 1, 99), refused, "entry 100 may have been it");
+        assert_eq!(ask(&mut table, 2, 100), (Admission::New, None));
+        // In the log: known, however old.
+        table.logged(&[entry(101, 3)]);
+        assert_eq!(ask(&mut table, 3, 0), (Admission::Known, None));
+        table.reset_log(200);
+        assert_eq!(ask(&mut table, 4, 199), refused, "it may be in the snapshot");
+        assert_eq!(ask(&mut table, 5, 200), (Admission::New, None));
+        // As long as all ids since are remembered, and no longer.
+        let first = 1 << 32;
+        for n in 0..MAX_RECENT as u64 {
+            table.applied(first + n, 201 + n, Ok(Outcome::Done));
+        }
+        assert_eq!(ask(&mut table, 6, 200), (Admission::New, None));
+        table.applied(first - 1, 201 + MAX_RECENT as u64, Ok(Outcome::Done));
+        assert_eq!(ask(&mut table, 7, 200), refused);
+        assert_eq!(ask(&mut table, 8, 201), (Admission::New, None));
+    }
+
+    #[test]
     fn time_runs_out() {
         let mut table = Proposals::default();
         let (tx, rx) = async_channel::bounded(1);
-        table.admit(1, tx, 5);
+        table.admit(1, None, tx, 5, || true);
         table.expire(4);
         assert!(rx.try_recv().is_err());
         table.expire(5);

@@ -11,6 +11,7 @@
 
 use super::proposals::Reply;
 use crate::error::Error;
+use crate::planted::{self, Bug};
 use crate::state::RaftId;
 
 /// Readers that may wait at one time.
@@ -60,7 +61,10 @@ impl Reads {
     /// The name under which to ask now, if it is time to ask.
     pub fn ask(&mut self, now: u64) -> Option<Vec<u8>> {
         let mut readers = match self.asked.take() {
-            Some(asked) if now < asked.again_at => {
+            Some(mut asked) if now < asked.again_at => {
+                if planted::is(Bug::ReadJoinsEarlierRound) {
+                    asked.readers.append(&mut self.arrived);
+                }
                 self.asked = Some(asked);
                 return None;
             }
@@ -89,7 +93,7 @@ impl Reads {
     /// This peer has applied up to `index`.
     pub fn applied(&mut self, index: u64) {
         self.confirmed.retain_mut(|(wanted, readers)| {
-            if *wanted > index {
+            if *wanted > index && !planted::is(Bug::ReadBeforeApplied) {
                 return true;
             }
             for reader in readers.drain(..) {

@@ -136,6 +136,7 @@ pub fn recover(
         addresses: known.map(|m| m.addresses.clone()).unwrap_or_default(),
         role: Role::Voter,
         version: known.map(|m| m.version.clone()).unwrap_or_default(),
+        witness: known.is_some_and(|m| m.witness),
     };
     // A term of its own, above any that the survivor heard of.
     let at = Applied { index: upto.index + 1, term: survivor.term.max(upto.term) + 1 };

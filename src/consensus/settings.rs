@@ -116,8 +116,13 @@ impl Settings {
             max_inflight_msgs: MAX_INFLIGHT,
             check_quorum: true,
             pre_vote: true,
-            read_only_option: ReadOnlyOption::Safe,
-            batch_append: true,
+            read_only_option: match crate::planted::is(crate::planted::Bug::ReadByLease) {
+                false => ReadOnlyOption::Safe,
+                true => ReadOnlyOption::LeaseBased,
+            },
+            // raft-rs would add entries to an append that has none and stands elsewhere in the log: the receiver cannot
+            // read the whole frame then. What goes to one peer shares a frame anyway.
+            batch_append: false,
             max_uncommitted_size: MAX_UNCOMMITTED_BYTES,
             max_committed_size_per_ready: MAX_COMMITTED_BYTES,
             ..Config::default()

@@ -24,6 +24,8 @@ struct Subscriber {
     events: async_channel::Sender<Event>,
     /// It missed events and must be told so as soon as there is room.
     lost: bool,
+    /// Whether it wants to hear of single pins, too.
+    pins: bool,
 }
 
 impl Subscriber {
@@ -33,7 +35,7 @@ impl Subscriber {
             return !self.events.is_closed();
         }
         self.lost = false;
-        for event in events {
+        for event in events.iter().filter(|event| self.pins || !event.is_of_a_pin()) {
             if !self.offer(event.clone()) {
                 self.lost = true;
                 break;
@@ -137,10 +139,11 @@ impl Shared {
         lock(&self.subscribers).clear();
     }
 
-    pub(super) fn subscribe(&self) -> async_channel::Receiver<Event> {
+    /// A new subscriber; without `pins` one that only hears of the members and of a replaced state.
+    pub(super) fn subscribe(&self, pins: bool) -> async_channel::Receiver<Event> {
         let (events, receiver) = async_channel::bounded(EVENTS);
         if self.ended().is_none() {
-            lock(&self.subscribers).push(Subscriber { events, lost: false });
+            lock(&self.subscribers).push(Subscriber { events, lost: false, pins });
         }
         receiver
     }

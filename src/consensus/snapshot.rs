@@ -13,7 +13,7 @@
 //! It must never: install a part of a snapshot, believe a row that is not of a replicated table, or hold more
 //! than one chunk in memory.
 
-use super::message::{decode_conf_state, encode_conf_state};
+use super::message::{decode_conf_state, encode_conf_state, MAX_NUMBER};
 use crate::error::{Error, Result};
 use crate::state::{Applied, Member, RaftId};
 use crate::store::{SnapshotSink, SnapshotSource, StateStore, Table, MAX_KEY, MAX_VALUE};
@@ -112,13 +112,20 @@ impl Receiver {
     pub fn take(&mut self, chunk: Chunk) -> Result<()> {
         match chunk {
             Chunk::Header { applied, conf_state } if self.head.is_none() => {
+                if applied.index > MAX_NUMBER || applied.term > MAX_NUMBER {
+                    return Err(bad("is of an entry that there cannot be"));
+                }
                 if applied.index < self.at_least || applied.term == 0 {
                     return Err(bad(&format!(
                         "is of entry {}, older than the offered {}",
                         applied.index, self.at_least
                     )));
                 }
-                self.head = Some((applied, decode_conf_state(&conf_state)?));
+                let conf_state = decode_conf_state(&conf_state)?;
+                if !is_possible(&conf_state) {
+                    return Err(bad("has a configuration that there cannot be"));
+                }
+                self.head = Some((applied, conf_state));
                 Ok(())
             }
             Chunk::Rows(rows) if self.head.is_some() && !self.ended => {
@@ -157,6 +164,15 @@ impl Receiver {
 
 fn bad(what: &str) -> Error {
     Error::corrupt(format!("the snapshot that the leader sent {what}: it is asked for again"))
+}
+
+/// Whether Raft can take this configuration over, which it does without a way back: voters, each once, none of them a
+/// learner, and no half-way state between two configurations, which pinfold never makes.
+fn is_possible(conf: &ConfState) -> bool {
+    let mut ids: Vec<u64> = conf.voters.iter().chain(&conf.learners).copied().collect();
+    ids.sort_unstable();
+    let whole = conf.voters_outgoing.is_empty() && conf.learners_next.is_empty() && !conf.auto_leave;
+    whole && !conf.voters.is_empty() && ids[0] != 0 && ids.windows(2).all(|pair| pair[0] != pair[1])
 }
 
 fn check_row((table, key, value): (u8, Vec<u8>, Vec<u8>)) -> Result<(Table, Vec<u8>, Vec<u8>)> {
@@ -255,7 +271,8 @@ impl ConfHistory {
 
     /// What held at `index`.
     pub fn at(&self, index: u64) -> Option<ConfState> {
-        self.from.iter().rev().find(|(i, _)| *i <= index).map(|(_, c)| c.clone())
+        let behind = usize::from(crate::planted::is(crate::planted::Bug::SnapshotConfOfBefore));
+        self.from.iter().rev().filter(|(i, _)| *i <= index).nth(behind).map(|(_, c)| c.clone())
     }
 }
 
@@ -396,5 +413,28 @@ mod tests {
         assert_eq!(history.at(0), None);
         assert_eq!(history.at(8).unwrap().voters, [1]);
         assert_eq!(history.at(9).unwrap().voters, [1, 2]);
+    }
+
+    #[test]
+    fn a_snapshot_with_a_configuration_that_raft_cannot_take_over_is_refused() {
+        let store = crate::store::memory::MemoryState::new();
+        let take = |applied, conf: &ConfState| {
+            let mut receiver = Receiver::new(&store, 1).unwrap();
+            receiver.take(Chunk::Header { applied, conf_state: encode_conf_state(conf) })
+        };
+        let conf = |voters: &[u64], learners: &[u64]| ConfState {
+            voters: voters.to_vec(),
+            learners: learners.to_vec(),
+            ..Default::default()
+        };
+        let mark = Applied { index: 9, term: 2 };
+        take(mark, &conf(&[1, 2], &[3])).unwrap();
+        let half = ConfState { voters_outgoing: vec![1], ..conf(&[1, 2], &[]) };
+        for bad in [conf(&[], &[1]), conf(&[1, 1], &[]), conf(&[1, 2], &[2]), conf(&[0, 1], &[]), half] {
+            assert_eq!(take(mark, &bad).unwrap_err().kind(), crate::Kind::Corrupt, "{bad:?}");
+        }
+        for mark in [Applied { index: u64::MAX, term: 2 }, Applied { index: 9, term: u64::MAX }] {
+            assert_eq!(take(mark, &conf(&[1], &[])).unwrap_err().kind(), crate::Kind::Corrupt);
+        }
     }
 }

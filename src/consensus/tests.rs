@@ -79,9 +79,15 @@ impl Wire for Port {
             let _ = peer.handle_frame(self.us, &frame);
         }
     }
-    async fn propose(&self, leader: &Member, request: ProposeRequest, _: Duration) -> Result<ProposeAnswer> {
+    async fn propose(
+        &self,
+        leader: &Member,
+        since: Option<u64>,
+        request: ProposeRequest,
+        _: Duration,
+    ) -> Result<ProposeAnswer> {
         self.switch.asked.fetch_add(1, Ordering::Relaxed);
-        self.reach(&leader.peer_id)?.handle_propose(self.us, request).await
+        self.reach(&leader.peer_id)?.handle_propose(self.us, since, request).await
     }
     async fn change_members(&self, leader: &Member, request: MemberRequest, _: Duration) -> Result<u64> {
         self.reach(&leader.peer_id)?.handle_members(self.us, request).await
@@ -145,6 +151,7 @@ impl Peer {
             addresses: Vec::new(),
             role: Role::Learner,
             version: String::new(),
+            witness: false,
         }
     }
 }
@@ -305,6 +312,30 @@ fn a_full_disk_refuses_pins_and_takes_unpins() {
 }
 
 #[test]
+fn a_late_copy_of_a_pin_does_not_undo_its_removal() {
+    let switch = Arc::new(Switch::default());
+    let peer = Peer::start(&switch, 1, Start::Found);
+    block_on(peer.consensus.propose(pin(0))).unwrap();
+    let status = peer.consensus.status();
+    let request = ProposeRequest { cluster_id: status.cluster_id, id: 7, command: pin(1).encode() };
+    let ask = |since| block_on(peer.consensus.handle_propose(peer.id, Some(since), request.clone()));
+    let first = ask(status.committed).unwrap();
+    block_on(peer.consensus.propose(unpin(1))).unwrap();
+    // The same once more: recognised. After so many others that it is forgotten: refused.
+    assert_eq!(ask(status.committed).unwrap().index, first.index);
+    let many = (0..super::proposals::MAX_RECENT as u64).map(|n| peer.consensus.propose(pin(10 + n % 8)));
+    block_on(async {
+        // A full queue refuses some; what is missing follows.
+        let _some_refused = futures::future::join_all(many).await;
+        while peer.consensus.status().committed < first.index + 2 + super::proposals::MAX_RECENT as u64 {
+            peer.consensus.propose(pin(10)).await.unwrap();
+        }
+    });
+    assert_eq!(ask(status.committed).unwrap_err().kind(), Kind::Conflict);
+    assert_eq!(count(&peer), 9, "pin 1 stays removed");
+}
+
+#[test]
 fn an_idle_peer_flushes_once_and_then_writes_nothing() {
     let switch = Arc::new(Switch::default());
     let peer = Peer::start(&switch, 1, Start::Found);
@@ -330,7 +361,7 @@ fn garbage_from_the_network_is_refused() {
     block_on(peer.consensus.propose(pin(1))).unwrap();
     assert!(!peer.consensus.status().removed);
     let request = ProposeRequest { cluster_id: cluster, id: 1, command: vec![0xff; 40] };
-    let refused = block_on(peer.consensus.handle_propose(PeerId::random(), request)).unwrap_err();
+    let refused = block_on(peer.consensus.handle_propose(PeerId::random(), None, request)).unwrap_err();
     assert!(matches!(refused.kind(), Kind::Invalid | Kind::Version), "{refused}");
 }
 

@@ -12,7 +12,8 @@ use libp2p::PeerId;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// A command on its way to the leader.
+/// A command on its way to the leader, as it is spoken before cluster version
+/// [`PROPOSALS_SAY_SINCE`](crate::state::version::PROPOSALS_SAY_SINCE).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProposeRequest {
     /// The cluster both are of.
@@ -21,6 +22,15 @@ pub struct ProposeRequest {
     pub id: u64,
     /// The encoded command.
     pub command: Vec<u8>,
+}
+
+/// A command on its way to the leader, which says since when it may be in a log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProposeSince {
+    /// It is in no log at or below this index (see [`super::proposals`]).
+    pub since: u64,
+    /// The command.
+    pub request: ProposeRequest,
 }
 
 /// The leader's answer.
@@ -70,10 +80,12 @@ pub enum MemberRequestKind {
 pub trait Wire: Send + Sync + 'static {
     /// Sends a Raft frame towards a peer without waiting; it may get lost. `raft_id` is whom to name when it did.
     fn send(&self, to: &Member, raft_id: RaftId, frame: Vec<u8>);
-    /// Asks the leader to commit a command.
+    /// Asks the leader to commit a command that may be in a log `since` this index (`None` in a cluster whose version
+    /// does not know that yet).
     async fn propose(
         &self,
         leader: &Member,
+        since: Option<u64>,
         request: ProposeRequest,
         limit: Duration,
     ) -> Result<ProposeAnswer>;

@@ -11,10 +11,11 @@
 
 use super::forward::{self, Forward};
 use super::snapshot::{Chunk, ChunkStream, SnapshotRequest, IDLE, OPEN};
-use super::wire::{MemberRequest, ProposeAnswer, ProposeRequest, Wire};
+use super::wire::{MemberRequest, ProposeAnswer, ProposeRequest, ProposeSince, Wire};
 use super::{Consensus, WeakConsensus};
 use crate::error::{Error, Result};
 use crate::net::rpc::{Access, Call, Handler, Rpc};
+use crate::net::HostEvent;
 use crate::runtime;
 use crate::state::{Member, RaftId};
 use async_trait::async_trait;
@@ -26,8 +27,10 @@ use std::time::{Duration, Instant};
 
 /// Method of the long-lived streams of Raft frames.
 pub const RAFT: &str = "raft";
-/// Method by which a member asks the leader to commit commands.
+/// Method by which a member asks the leader to commit commands, of the first cluster versions.
 pub const PROPOSE: &str = "raft.propose";
+/// The same, of those that say since when they may be in a log.
+pub const PROPOSE_SINCE: &str = "raft.propose.since";
 /// Method by which a member asks the leader for a membership change.
 pub const MEMBER: &str = "raft.member";
 /// Method by which a member fetches the whole state.
@@ -59,7 +62,8 @@ type Links = Arc<Mutex<HashMap<PeerId, async_channel::Sender<Letter>>>>;
 pub struct RpcWire {
     rpc: Rpc,
     links: Links,
-    forward: Forward,
+    forward: Forward<ProposeRequest>,
+    forward_since: Forward<ProposeSince>,
     consensus: Arc<OnceLock<WeakConsensus>>,
 }
 
@@ -69,7 +73,8 @@ impl RpcWire {
         Arc::new(RpcWire {
             rpc,
             links: Links::default(),
-            forward: Forward::default(),
+            forward: Forward::new(PROPOSE),
+            forward_since: Forward::new(PROPOSE_SINCE),
             consensus: Arc::default(),
         })
     }
@@ -80,8 +85,10 @@ impl RpcWire {
         let _ = self.consensus.set(weak.clone());
         self.rpc.register(RAFT, Access::Open, Arc::new(Frames(weak.clone())));
         self.rpc.register(PROPOSE, Access::Members, Arc::new(Propose(weak.clone())));
+        self.rpc.register(PROPOSE_SINCE, Access::Members, Arc::new(ProposeDated(weak.clone())));
         self.rpc.register(MEMBER, Access::Members, Arc::new(Members(weak.clone())));
-        self.rpc.register(SNAPSHOT, Access::Members, Arc::new(Snapshots(weak)));
+        self.rpc.register(SNAPSHOT, Access::Members, Arc::new(Snapshots(weak.clone())));
+        runtime::spawn(tell_losses(self.rpc.host().events(), weak)).detach();
     }
 
     /// Tells the host where a member can be dialled, unless it knows better.
@@ -128,11 +135,18 @@ impl Wire for RpcWire {
     async fn propose(
         &self,
         leader: &Member,
+        since: Option<u64>,
         request: ProposeRequest,
         limit: Duration,
     ) -> Result<ProposeAnswer> {
         self.introduce(leader);
-        self.forward.propose(&self.rpc, leader.peer_id, request, PROPOSE, limit).await
+        let (rpc, peer) = (&self.rpc, leader.peer_id);
+        match since {
+            Some(since) => {
+                self.forward_since.propose(rpc, peer, ProposeSince { since, request }, limit).await
+            }
+            None => self.forward.propose(rpc, peer, request, limit).await,
+        }
     }
 
     async fn change_members(&self, leader: &Member, request: MemberRequest, limit: Duration) -> Result<u64> {
@@ -154,6 +168,16 @@ impl Wire for RpcWire {
     }
 }
 
+/// Tells consensus whose connection is gone, until either of them ends.
+async fn tell_losses(events: async_channel::Receiver<HostEvent>, consensus: WeakConsensus) {
+    while let Ok(event) = events.recv().await {
+        if let HostEvent::Disconnected(peer) = event {
+            let Some(consensus) = consensus.upgrade() else { return };
+            consensus.handle_lost(peer);
+        }
+    }
+}
+
 fn unreachable(consensus: &OnceLock<WeakConsensus>, raft_id: RaftId) {
     if let Some(consensus) = consensus.get().and_then(WeakConsensus::upgrade) {
         consensus.handle_unreachable(raft_id);
@@ -172,8 +196,12 @@ struct Link {
 impl Link {
     async fn run(self) {
         let (mut call, mut pause, mut deaf_until) = (None, MIN_PAUSE, Instant::now());
+        // Whether there was a connection when the last letter was lost.
+        let mut connected = false;
         while let Some(letter) = self.next().await {
-            if Instant::now() < deaf_until {
+            // A peer that has come back since is heard at once, whatever the pause has grown to.
+            let back = || !connected && self.rpc.host().is_connected(&self.peer);
+            if Instant::now() < deaf_until && !back() {
                 continue;
             }
             let raft_id = letter.raft_id;
@@ -182,6 +210,7 @@ impl Link {
                 Err(error) => {
                     log::debug!(target: super::LOG, "Raft messages to peer {} are lost: {error}", self.peer);
                     call = None;
+                    connected = self.rpc.host().is_connected(&self.peer);
                     deaf_until = Instant::now() + pause;
                     pause = (pause * 2).min(MAX_PAUSE);
                     unreachable(&self.consensus, raft_id);
@@ -263,19 +292,38 @@ struct Propose(WeakConsensus);
 impl Handler for Propose {
     async fn handle(&self, call: &mut Call) -> Result<()> {
         let requests: Vec<ProposeRequest> = call.need().await?;
-        if requests.len() > forward::MAX_BATCH {
-            return Err(Error::too_large(format!(
-                "peer {} sends {} changes in one call, more than the limit of {}",
-                call.peer(),
-                requests.len(),
-                forward::MAX_BATCH
-            )));
-        }
-        let (consensus, peer) = (running(&self.0)?, call.peer());
-        let all = requests.into_iter().map(|request| consensus.handle_propose(peer, request));
-        let answers: Vec<Result<ProposeAnswer>> = futures::future::join_all(all).await;
-        call.send(&answers).await
+        propose_all(&self.0, call, requests.into_iter().map(|request| (None, request))).await
     }
+}
+
+struct ProposeDated(WeakConsensus);
+
+#[async_trait]
+impl Handler for ProposeDated {
+    async fn handle(&self, call: &mut Call) -> Result<()> {
+        let requests: Vec<ProposeSince> = call.need().await?;
+        propose_all(&self.0, call, requests.into_iter().map(|r| (Some(r.since), r.request))).await
+    }
+}
+
+/// Commits what came in one call, side by side, and answers in its order.
+async fn propose_all(
+    consensus: &WeakConsensus,
+    call: &mut Call,
+    requests: impl ExactSizeIterator<Item = (Option<u64>, ProposeRequest)>,
+) -> Result<()> {
+    if requests.len() > forward::MAX_BATCH {
+        return Err(Error::too_large(format!(
+            "peer {} sends {} changes in one call, more than the limit of {}",
+            call.peer(),
+            requests.len(),
+            forward::MAX_BATCH
+        )));
+    }
+    let (consensus, peer) = (running(consensus)?, call.peer());
+    let all = requests.map(|(since, request)| consensus.handle_propose(peer, since, request));
+    let answers: Vec<Result<ProposeAnswer>> = futures::future::join_all(all).await;
+    call.send(&answers).await
 }
 
 struct Members(WeakConsensus);
@@ -363,6 +411,7 @@ mod tests {
             addresses: host.addresses(),
             role: Role::Learner,
             version: String::new(),
+            witness: false,
         };
         Peer { host, consensus, state, member }
     }
@@ -377,7 +426,7 @@ mod tests {
         block_on(async {
             let first = peer(1, Start::Found).await;
             first.consensus.wait_ready(LIMIT).await.unwrap();
-            first.consensus.update_self(first.host.addresses()).await.unwrap();
+            first.consensus.update_self(first.host.addresses(), false).await.unwrap();
             for n in 0..300 {
                 first.consensus.propose(pin(n)).await.unwrap();
             }

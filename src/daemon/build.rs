@@ -8,6 +8,7 @@ use crate::consensus::ConsensusConfig;
 use crate::error::{Error, Result};
 use crate::ipfs::embedded::{Embedded, EmbeddedConfig};
 use crate::ipfs::kubo::{Kubo, KuboConfig};
+use crate::ipfs::none::NoNode;
 use crate::ipfs::Ipfs;
 use crate::net::HostConfig;
 use crate::tracker::TrackerConfig;
@@ -92,13 +93,18 @@ pub(super) fn settings(config: &Config, folder: &Folder) -> Settings {
         repin: !config.cluster.disable_repinning,
         repin_grace: config.cluster.repin_grace,
         drained_file: config.resolve(folder, &config.consensus.data_folder).join("drained"),
-        connect_swarms: (!connect.is_zero()).then_some(connect),
+        connect_swarms: (!connect.is_zero() && !config.consensus.witness).then_some(connect),
         state_sync_interval: config.cluster.state_sync_interval,
+        witness: config.consensus.witness,
     }
 }
 
-/// What this peer tells about itself: the kinds that the configuration has.
+/// What this peer tells about itself: the kinds that the configuration has; of a witness, nothing: who tells no metrics
+/// is allocated nothing, also by peers that do not know yet what it is.
 fn informers(config: &Config) -> Vec<Informer> {
+    if config.consensus.witness {
+        return Vec::new();
+    }
     let informer = &config.informer;
     let disk = informer.disk.as_ref().map(|d| {
         let metric = match d.metric_type {
@@ -150,6 +156,10 @@ pub(super) fn rest(config: &Config, folder: &Folder) -> Option<RestConfig> {
 /// The IPFS proxy, if it is on.
 pub(super) fn proxy(config: &Config, folder: &Folder, ipfs: &Arc<dyn Ipfs>) -> Option<ProxyConfig> {
     let section = config.ipfsproxy.as_ref()?;
+    if config.consensus.witness {
+        log::info!(target: "ipfsproxy", "this peer is a witness and has no IPFS node: the proxy is not served");
+        return None;
+    }
     let behind = match &config.ipfs {
         IpfsSection::Embedded(_) => Behind::Embedded(ipfs.clone()),
         IpfsSection::Http(_) => Behind::Kubo {
@@ -178,6 +188,9 @@ pub(super) fn proxy(config: &Config, folder: &Folder, ipfs: &Arc<dyn Ipfs>) -> O
 
 /// The IPFS node of this peer.
 pub(super) async fn ipfs(config: &Config, folder: &Folder) -> Result<Arc<dyn Ipfs>> {
+    if config.consensus.witness {
+        return Ok(Arc::new(NoNode));
+    }
     match &config.ipfs {
         IpfsSection::Http(http) => {
             let node = http.node_multiaddress.first().cloned().ok_or_else(|| {

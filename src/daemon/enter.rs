@@ -12,6 +12,8 @@
 //! What must never happen: a second cluster made silently beside one that this peer was told of. Who is told of
 //! peers and finds none of them waits, and then ends with a sentence that says who is missing and why.
 
+use super::nearby::Nearby;
+use super::witness;
 use crate::cluster::founding::{read_record, Desk};
 use crate::cluster::{self, JoinRequest};
 use crate::config::{Config, Folder, Identity};
@@ -55,6 +57,8 @@ pub(super) struct Entry<'a> {
     pub desk: &'a Desk,
     /// From `--bootstrap` and from an invitation.
     pub told: &'a [Multiaddr],
+    /// Whom multicast discovery has heard of, where somebody can be heard who knows our secret.
+    pub around: Option<&'a Nearby>,
 }
 
 /// How the peer enters, and what its cluster was founded with, if that is known here.
@@ -160,6 +164,12 @@ impl Entry<'_> {
                 ))
             });
         }
+        if self.config.consensus.witness {
+            return Err(witness::not_alone());
+        }
+        if let Some(around) = self.around {
+            around.must_not_guess(self.incarnation.raft_id).await?;
+        }
         Ok(Start::Found.into())
     }
 
@@ -238,6 +248,9 @@ impl Entry<'_> {
 
     /// Checks that a member may go on with what it was given.
     async fn go_on(&self, list: &[String], record: Option<&Record>) -> Result<()> {
+        if self.config.consensus.witness {
+            witness::may_go_on(&self.state, self.identity.peer_id()).await?;
+        }
         let (us, state) = (self.identity.peer_id().to_string(), self.state.clone());
         let members = runtime::unblock(move || Machine::open(state).map(|m| m.members())).await?;
         let mut members: Vec<String> = members.iter().map(|m| m.peer_id.to_string()).collect();
@@ -316,7 +329,10 @@ impl Entry<'_> {
         let (peer, dialable) = split_p2p(address)?;
         let host = self.rpc.host();
         host.connect(peer, vec![dialable]).await?;
-        let reply = cluster::join(self.rpc, peer, request).await?;
+        let reply = match self.config.consensus.witness {
+            true => cluster::join_as_witness(self.rpc, peer, request).await?,
+            false => cluster::join(self.rpc, peer, request).await?,
+        };
         let members = reply.members()?;
         for member in &members {
             host.set_addresses(member.peer_id, member.addresses.clone());

@@ -1,6 +1,6 @@
 //! First start: `up` and `join` make what is missing, choose free ports, and say where everything is.
 
-use super::{say, FreshOptions, RunMode};
+use super::{say, witness, FreshOptions, RunMode};
 use crate::config::init::{self, InitOptions, Ports};
 use crate::config::{Config, Env, Folder, Invite};
 use crate::error::{Error, Result};
@@ -18,6 +18,8 @@ pub(super) fn prepare(
         RunMode::Up => {
             if init::is_fresh(folder) || init::is_unfinished(folder) {
                 create(folder, InitOptions::default(), fresh, env)?;
+            } else if fresh.witness {
+                witness::agrees(folder, &Config::load(folder, env)?.0)?;
             }
             Ok(Vec::new())
         }
@@ -34,6 +36,9 @@ pub(super) fn prepare(
                         folder.path().display()
                     )));
                 }
+                if fresh.witness {
+                    witness::agrees(folder, &config)?;
+                }
             }
             Ok(invite.peers)
         }
@@ -43,7 +48,8 @@ pub(super) fn prepare(
 /// Initialises a fresh folder with free ports and the IPFS node that was asked for.
 fn create(folder: &Folder, options: InitOptions, fresh: &FreshOptions, env: &Env) -> Result<()> {
     let swarm_key = fresh.swarm_key.clone();
-    let options = InitOptions { embedded: !fresh.kubo, swarm_key, ports: Ports::Free, ..options };
+    let witness = fresh.witness;
+    let options = InitOptions { embedded: !fresh.kubo, swarm_key, ports: Ports::Free, witness, ..options };
     let report = init::init(folder, &options, env)?;
     for message in &report.messages {
         say(message);

@@ -97,6 +97,8 @@ fn replace(data: &Path, fresh: &Path, keep: usize) -> Result<Option<PathBuf>> {
     let rotated = if data.exists() { rotate::rotate(data, keep)? } else { None };
     std::fs::rename(fresh, data)
         .context(format!("cannot put the imported state in place at {}", data.display()))?;
+    // Without this a power cut could leave neither name, and a peer that thinks it is new.
+    crate::durable::sync_folder(data.parent().unwrap_or(data))?;
     Ok(rotated)
 }
 

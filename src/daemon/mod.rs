@@ -12,14 +12,16 @@ mod files;
 mod fresh;
 mod import;
 mod legacy;
+mod nearby;
 mod notify;
 mod offline;
 mod reach;
 mod recover;
-mod run;
+pub(crate) mod run;
 mod scrub;
 mod signals;
 mod upgrade;
+mod witness;
 
 pub use import::{state_import, ImportOverrides, Imported};
 pub use offline::{invite, state_cleanup, state_export};
@@ -59,6 +61,8 @@ pub struct FreshOptions {
     pub kubo: bool,
     /// Key of the embedded node's private network.
     pub swarm_key: Option<SwarmKey>,
+    /// Make it a witness. On a folder that is initialised, service.json must say the same.
+    pub witness: bool,
 }
 
 /// Options of `daemon`, `up` and `join`.

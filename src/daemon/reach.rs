@@ -112,7 +112,7 @@ pub(super) fn member_addresses(me: PeerId, consensus: &Consensus) -> Vec<Multiad
 
 /// Writes the addresses of the members down whenever they change, so that a peer that loses its data finds home.
 pub(super) async fn keep_peerstore(folder: Folder, me: PeerId, consensus: WeakConsensus) {
-    let Some(events) = consensus.upgrade().map(|c| c.events()) else { return };
+    let Some(events) = consensus.upgrade().map(|c| c.member_events()) else { return };
     let mut written = folder.read_peerstore().map(|(all, _)| all).unwrap_or_default();
     loop {
         {

@@ -218,7 +218,9 @@ fn sockets(address: &Multiaddr) -> Vec<SocketAddr> {
         match part {
             Protocol::Ip4(found) => ip = Some(found.into()),
             Protocol::Ip6(found) => ip = Some(found.into()),
-            Protocol::Dns(found) | Protocol::Dns4(found) | Protocol::Dns6(found) => name = Some(found.to_string()),
+            Protocol::Dns(found) | Protocol::Dns4(found) | Protocol::Dns6(found) => {
+                name = Some(found.to_string())
+            }
             Protocol::Tcp(port) => {
                 return match (ip, name) {
                     (Some(ip), _) => vec![SocketAddr::new(ip, port)],

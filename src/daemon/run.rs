@@ -1,9 +1,13 @@
 //! `daemon`, `up`, `join`: start, wait, stop.
 
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/targets/whole_peer.rs"]
+pub(crate) mod fuzz;
+
 use super::enter::{self, Entered, Entry};
 use super::signals::Stop;
 use super::upgrade::{self, Upgraded};
-use super::{build, files, fresh, legacy, notify, reach, say, scrub, DaemonOptions, RunMode, STOP_LIMIT};
+use super::{build, files, fresh, legacy, nearby, notify, reach, say, scrub, DaemonOptions, RunMode, STOP_LIMIT};
 use crate::api::{self, server::Server};
 use crate::cluster::founding::Desk;
 use crate::cluster::{Cluster, Parts};
@@ -119,6 +123,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
         RunMode::Join(_) => "join",
     };
     let lock = folder.lock(what)?;
+    let secret_is_new = options.mode == RunMode::Up && nearby::secret_is_new(&folder, &env);
     let invited = fresh::prepare(&folder, &options.mode, &options.fresh, &env)?;
     let (config, warnings) = Config::load(&folder, &env)?;
     for warning in warnings {
@@ -163,6 +168,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     let members = Arc::new(Members::default());
     let rpc = Rpc::start(host.clone(), members.clone())?;
     let desk = Desk::open(&rpc, &data);
+    let around = nearby::Nearby::listen(&host, &desk);
     let mut bootstrap = options.bootstrap.clone();
     bootstrap.extend(invited);
     let known = reach::known_addresses(&folder, &config, &bootstrap);
@@ -179,6 +185,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
         rpc: &rpc,
         desk: &desk,
         told: &bootstrap,
+        around: (!config.cluster.mdns_interval.is_zero() && !secret_is_new).then_some(&around),
     };
     let Entered { start: begin, chosen } = entry.decide().await?;
     let joined = matches!(begin, Start::Join { .. });
@@ -194,13 +201,11 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     let _ = members.consensus.set(consensus.clone());
     desk.is_member(&consensus, chosen).await;
 
-    let tracker = Tracker::start(
-        identity.peer_id(),
-        build::tracker(&config),
-        ipfs.clone(),
-        state.clone(),
-        consensus.events(),
-    );
+    let (me, how) = (identity.peer_id(), build::tracker(&config));
+    let tracker = match config.consensus.witness {
+        true => Tracker::idle(me, how, ipfs.clone(), state.clone()),
+        false => Tracker::start(me, how, ipfs.clone(), state.clone(), consensus.events()),
+    };
     let cluster = Cluster::start(Parts {
         me: identity.peer_id(),
         name: config.cluster.peername.clone(),
@@ -213,6 +218,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     });
     members.complete.store(true, Ordering::Release);
     runtime::spawn(reach::listen_to_discovery(host.clone(), consensus.clone())).detach();
+    runtime::spawn(around.tell(consensus.downgrade())).detach();
     runtime::spawn(reach::knock(host.clone(), desk, consensus.downgrade(), known)).detach();
     let keep = reach::keep_peerstore(folder.clone(), identity.peer_id(), consensus.downgrade());
     runtime::spawn(keep).detach();
@@ -300,6 +306,9 @@ impl Peer {
             members.len()
         ));
         say(format_args!("  folder  {}", self.folder.path().display()));
+        if self.config.consensus.witness {
+            say("  role    witness: it votes and holds no content");
+        }
         if !api.is_empty() {
             say(format_args!("  API     {}", api.join(" ")));
         }

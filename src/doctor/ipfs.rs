@@ -19,6 +19,9 @@ const MAX_KEY: u64 = 4 << 10;
 
 /// Looks at whichever node the configuration names.
 pub(super) async fn look(folder: &Folder, config: &Config, told: Option<&Told>) -> Vec<Finding> {
+    if config.consensus.witness {
+        return vec![Finding::ok("ipfs", "none: this peer is a witness, it votes and holds no content")];
+    }
     match &config.ipfs {
         IpfsSection::Http(http) => kubo(http).await,
         IpfsSection::Embedded(node) => embedded(folder, config, node, told),

@@ -1,4 +1,5 @@
-//! The IPFS side behind one trait: Kubo over HTTP ([`kubo`]) or the node inside this process ([`embedded`]).
+//! The IPFS side behind one trait: Kubo over HTTP ([`kubo`]) or the node inside this process ([`embedded`]); a witness
+//! has [none].
 //!
 //! The tracker, the API and the cluster room see only [`Ipfs`]. Both implementations pass the same acceptance
 //! tests (`tests/ipfs.rs`). Whatever comes back from either is untrusted: sizes, hashes and shapes are
@@ -8,6 +9,7 @@ pub mod car;
 pub mod embedded;
 pub mod ipld;
 pub mod kubo;
+pub mod none;
 #[cfg(test)]
 pub(crate) mod scripted;
 pub mod unixfs;

@@ -10,6 +10,9 @@
 
 mod call;
 mod frame;
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/targets/rpc_frames.rs"]
+pub(crate) mod fuzz;
 mod pipe;
 
 pub use call::Call;

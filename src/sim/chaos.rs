@@ -1,393 +1,674 @@
-//! A cluster under random misfortune, and what must be true afterwards.
+//! A cluster under misfortune, and what must be true afterwards.
 //!
-//! For a while, everything that can go wrong does: frames are lost, doubled, late and out of order; peers crash, lose
-//! their disks, are removed and come back; links fail; snapshots break off. Callers keep pinning and
-//! unpinning. Then all is repaired, and within a bounded time: all peers agree, what was acknowledged is there (and
-//! what was acknowledged as removed is not), no read was older than its asking, and who was removed stays
-//! removed. Which invariants hold at every moment is in [`super::check`].
+//! The cluster is formed, then its [schedule](super::schedule) happens to it: everything that can go wrong does, while
+//! callers go on asking. Then all is repaired, and within a bounded time a change is accepted again and all peers
+//! agree, everybody who lost a disk or was removed is back as a new member, and what the callers saw from first to
+//! last can be put into one order ([`super::linear`]).
 //!
-//! A run is its seed: [`run`] with the same number does the same again.
+//! The misfortune stays within what a cluster promises to survive, and no more: at any time at most one voter is lost for
+//! good or on its way out, and only where the others are a majority without it ([`Chaos::may_lose`]). Everything else
+//! (crashes, partitions, broken disks) may strike everybody at once, because it passes.
 
-use super::network::Peer;
-use super::{Answer, Faults, Life, Request, Rng, Sim};
-use crate::state::RaftId;
+use super::check::{broken, Broken};
+use super::client::{Answer, Request, Ticket};
+use super::cluster::{Disk, Life, Sim, SIMULATED};
+use super::knobs::Knobs;
+use super::linear::{self, Act, End, Operation, Verdict};
+use super::network::{Faults, Peer, Ways, TICK};
+use super::report::{Failure, Report};
+use super::schedule::{self, Event, What, Whom, EPOCH};
+use crate::clock::Timestamp;
+use crate::error::Kind;
+use crate::state::{RaftId, Role};
+use crate::store::memory::Trouble;
+use libp2p::PeerId;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
-/// Ticks of misfortune in one run.
-const TROUBLE: u64 = 1_000;
-/// Ticks in which a repaired cluster must agree again.
-const RECOVERY: u64 = 2_000;
+/// Milliseconds of the shortest election timeout.
+const ELECTION: u64 = 16 * TICK;
+/// Election timeouts in which a repaired cluster must accept a change.
+const ACCEPT_WITHIN: u64 = 40;
+/// Election timeouts in which all peers of a repaired cluster must be members again and agree.
+const AGREE_WITHIN: u64 = 250;
+/// Ticks in which the cluster must form.
+const FORM_WITHIN: u64 = 4_000;
 /// Ticks that a caller waits.
 const PATIENCE: u64 = 300;
-/// Peers in the cluster.
-const PEERS: u64 = 5;
-
-/// What a run did: the reader of a test's output sees that it was no quiet one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Changes that were acknowledged.
-    pub acknowledged: u64,
-    /// Changes that were refused or not answered.
-    pub refused: u64,
-    /// Reads that were confirmed.
-    pub reads: u64,
-    /// Crashes.
-    pub crashes: u64,
-    /// Disks that failed at a write.
-    pub broken_disks: u64,
-    /// Disks lost.
-    pub wipes: u64,
-    /// Members removed.
-    pub removals: u64,
-    /// The last term.
-    pub term: u64,
-}
+/// Requests that are open at one time; more callers go away.
+const MAX_OPEN: usize = 40;
+/// Keys that hold for reading at the end, at each peer.
+const LAST_WORDS: u64 = 400;
+/// Where in the order a change is tried that is in no log: last.
+const NOWHERE: u64 = u64::MAX;
+/// Between two tries to make a peer a member.
+const JOIN_AGAIN: u64 = 8 * TICK;
 
 struct Chaos {
     sim: Sim,
-    rng: Rng,
     report: Report,
-    names: u64,
-    /// Name → whether it must be there at the end; `None` when that is not known.
-    wanted: BTreeMap<String, Option<bool>>,
-    busy: BTreeSet<String>,
-    /// Highest index acknowledged so far, and what it was when each read was asked.
-    acknowledged: u64,
-    reads: BTreeMap<u64, (u64, Peer, u64)>,
-    /// Peers that have lost their disks or were removed and ask to be added.
-    joining: BTreeMap<Peer, Option<u64>>,
-    removing: BTreeMap<u64, (Peer, RaftId)>,
-    gone: BTreeSet<RaftId>,
-    calm_until: u64,
+    knobs: Knobs,
+    /// Peers that are no members under the Raft id that they have now, and when to ask for them again.
+    outside: BTreeMap<Peer, (Option<Ticket>, u64)>,
+    /// The voter that is lost, or on its way out.
+    going: Option<RaftId>,
+    /// Removed Raft ids that have asked to be let in again.
+    returned: BTreeSet<RaftId>,
+    history: BTreeMap<String, Vec<(Ticket, Operation)>>,
 }
 
-/// Runs one seed.
+/// Runs one seed with these knobs.
 ///
 /// # Errors
-/// The sentence of what was broken, with the seed.
-pub fn run(seed: u64) -> Result<Report, String> {
-    let mut chaos = Chaos {
-        sim: Sim::new(seed),
-        rng: Rng::new(!seed),
-        report: Report::default(),
-        names: 0,
-        wanted: BTreeMap::new(),
-        busy: BTreeSet::new(),
-        acknowledged: 0,
-        reads: BTreeMap::new(),
-        joining: BTreeMap::new(),
-        removing: BTreeMap::new(),
-        gone: BTreeSet::new(),
-        calm_until: 0,
-    };
-    chaos.all().map(|()| chaos.report).map_err(|why| format!("seed {seed}: {why}"))
+/// The promise that was broken.
+pub fn run(seed: u64, knobs: &Knobs) -> Result<Report, Failure> {
+    run_events(seed, knobs, &schedule::draw(seed, knobs), None)
+}
+
+/// Runs one seed with a schedule that may be a part of its own, and tells everything to `trace`.
+///
+/// # Errors
+/// The promise that was broken.
+pub fn run_events(
+    seed: u64,
+    knobs: &Knobs,
+    events: &[Event],
+    trace: Option<Box<dyn Write>>,
+) -> Result<Report, Failure> {
+    let mut chaos = Chaos::new(seed, knobs);
+    chaos.sim.trace = trace;
+    // raft-rs answers an impossible state with a panic, and so does any mistake of ours.
+    let ended = std::panic::catch_unwind(AssertUnwindSafe(|| chaos.all(events)));
+    let ended = ended.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no words");
+        Err(broken("panic", format!("a peer panicked: {text}")))
+    });
+    let at = chaos.sim.ms;
+    match ended {
+        Ok(()) => Ok(chaos.report),
+        Err(Broken { kind, sentence }) => {
+            // A driver that panicked is in no state to be taken apart.
+            std::mem::forget(chaos);
+            Err(Failure { seed, kind, sentence, at })
+        }
+    }
 }
 
 impl Chaos {
-    fn all(&mut self) -> Result<(), String> {
-        self.form()?;
-        let end = self.sim.now() + TROUBLE;
-        while self.sim.now() < end {
-            self.misfortune()?;
-            self.callers();
-            self.sim.tick()?;
-            self.collect()?;
+    fn new(seed: u64, knobs: &Knobs) -> Self {
+        let mut sim = Sim::new(seed);
+        sim.strict = true;
+        sim.configure(|c| {
+            c.max_voters = knobs.max_voters;
+            c.max_append_entries = knobs.max_append_entries;
+            c.trailing_logs = knobs.trailing_logs;
+            c.snapshot_threshold = knobs.snapshot_threshold;
+            c.snapshot_interval = Duration::from_millis(knobs.snapshot_interval);
+        });
+        sim.transfer = knobs.transfer;
+        sim.disk = Disk { append: knobs.append, install: knobs.install, flush: knobs.flush };
+        sim.network.ways = Ways { latency: knobs.latency, in_order: knobs.in_order, silent: knobs.silent };
+        Chaos {
+            sim,
+            report: Report { runs: 1, ..Report::default() },
+            knobs: knobs.clone(),
+            outside: BTreeMap::new(),
+            going: None,
+            returned: BTreeSet::new(),
+            history: BTreeMap::new(),
         }
+    }
+
+    fn all(&mut self, events: &[Event]) -> Result<(), Broken> {
+        self.form()?;
+        let begin = self.sim.ms;
+        for event in events {
+            self.until(begin + event.at)?;
+            self.sim.note(|| format!("-- {event}"));
+            self.strike(&event.what)?;
+        }
+        self.until(begin + self.knobs.trouble)?;
         self.repair()?;
+        self.last_words()?;
         self.verify()
     }
 
-    fn form(&mut self) -> Result<(), String> {
-        self.sim.found(1).map_err(|e| e.to_string())?;
-        for peer in 2..=PEERS {
-            self.sim.join(peer).map_err(|e| e.to_string())?;
-            let answer = self.sim.ask_and_wait(1, Request::Add(peer), PATIENCE)?;
-            answer.result.map_err(|e| format!("peer {peer} cannot join: {e}"))?;
-        }
-        let formed = |sim: &Sim| sim.is_settled() && voters(sim) == PEERS as usize;
-        if !self.sim.run_until(RECOVERY, formed)? {
-            return Err("the cluster did not form".to_owned());
+    /// Lets time pass, tick by tick, and looks after who wants to be a member.
+    fn until(&mut self, end: u64) -> Result<(), Broken> {
+        while self.sim.ms < end {
+            self.call_outsiders();
+            let next = (self.sim.ms + TICK).min(end);
+            self.sim.advance(next)?;
+            self.collect();
         }
         Ok(())
     }
 
-    fn misfortune(&mut self) -> Result<(), String> {
-        if !self.rng.chance(8) {
+    fn form(&mut self) -> Result<(), Broken> {
+        let cannot = |e: crate::Error| broken("forming", format!("the cluster cannot be founded: {e}"));
+        let Knobs { peers, founders, late, version, .. } = self.knobs;
+        if founders > 1 {
+            let set: Vec<Peer> = (1..=founders).collect();
+            self.sim.found_together(&set, version).map_err(cannot)?;
+        } else {
+            self.sim.found(1).map_err(cannot)?;
+        }
+        for peer in founders + 1..=peers - late {
+            self.sim.join(peer).map_err(cannot)?;
+            self.outside.insert(peer, (None, 0));
+        }
+        let limit = self.sim.ms + FORM_WITHIN * TICK;
+        while !(self.outside.is_empty() && self.sim.is_settled()) {
+            if self.sim.ms > limit {
+                return Err(broken("forming", format!("the cluster did not form: {}", self.sim.describe())));
+            }
+            self.until(self.sim.ms + TICK)?;
+        }
+        Ok(())
+    }
+
+    fn whom(&self, whom: Whom) -> Option<Peer> {
+        match whom {
+            Whom::Peer(peer) => Some(peer).filter(|p| self.sim.nodes.contains_key(p)),
+            Whom::Leader => self.sim.leader(),
+        }
+    }
+
+    fn strike(&mut self, what: &What) -> Result<(), Broken> {
+        let sim = &mut self.sim;
+        let up = |sim: &Sim, peer: &Peer| sim.is_up(*peer);
+        let count = &mut self.report;
+        match what {
+            What::Ask(peer, request) => {
+                let known = !matches!(request, Request::Refresh(p, _) if !sim.nodes.contains_key(p));
+                if known && up(sim, peer) && sim.open_requests() < MAX_OPEN {
+                    sim.ask(*peer, request.clone(), PATIENCE);
+                }
+            }
+            What::Faults(faults) => {
+                sim.set_faults(*faults);
+                count.count("bad network", u64::from(*faults != Faults::default()));
+            }
+            What::Crash(whom) => {
+                if let Some(peer) = self.whom(*whom).filter(|p| self.sim.is_up(*p)) {
+                    self.sim.crash(peer);
+                    self.report.count("crash", 1);
+                }
+            }
+            What::CrashMid(whom) => {
+                if let Some(peer) = self.whom(*whom) {
+                    if let Some(node) = self.sim.nodes.get_mut(&peer).filter(|n| n.driver.is_some()) {
+                        node.doomed = true;
+                    }
+                }
+            }
+            What::Restart(peer) => self.restart(*peer)?,
+            What::RestartAll => self.restart_all()?,
+            What::Pause(whom, long) => {
+                if let Some(peer) = self.whom(*whom).filter(|p| self.sim.is_up(*p)) {
+                    self.sim.pause(peer, *long);
+                    self.report.count("pause", 1);
+                }
+            }
+            What::CutOneWay(from, to) => {
+                sim.network.cut(*from, *to);
+                count.count("cut one way", 1);
+            }
+            What::Cut(a, b) => {
+                sim.cut(*a, *b);
+                count.count("cut", 1);
+            }
+            What::Split(mask) => {
+                let side = |peer: Peer| mask & 1 << (peer - 1) != 0;
+                let peers = sim.peers();
+                for (a, b) in peers.iter().flat_map(|a| peers.iter().map(move |b| (*a, *b))) {
+                    if side(a) != side(b) {
+                        sim.network.cut(a, b);
+                    }
+                }
+                count.count("split", 1);
+            }
+            What::Isolate(whom) => {
+                if let Some(peer) = self.whom(*whom) {
+                    self.sim.isolate(peer);
+                    self.report.count("isolate", 1);
+                }
+            }
+            What::Mute(whom) => {
+                if let Some(peer) = self.whom(*whom) {
+                    self.sim.peers().into_iter().for_each(|other| self.sim.network.cut(peer, other));
+                    self.report.count("mute", 1);
+                }
+            }
+            What::Heal => {
+                sim.heal();
+                count.count("heal", 1);
+            }
+            What::SlowDisk(peer, times) => {
+                let slow = |(least, most): (u64, u64)| (least * times, (most + 1) * times);
+                let Disk { append, install, flush } = sim.disk;
+                if let Some(node) = sim.nodes.get_mut(peer) {
+                    node.disk = Disk { append: slow(append), install: slow(install), flush: slow(flush) };
+                    count.count("slow disk", 1);
+                }
+            }
+            What::QuickDisk(peer) => {
+                let disk = sim.disk;
+                sim.nodes.get_mut(peer).into_iter().for_each(|n| n.disk = disk);
+            }
+            What::BreakDisk(whom, wrote) => {
+                if let Some(peer) = self.whom(*whom) {
+                    let trouble = if *wrote { Trouble::FailsLate } else { Trouble::Fails };
+                    self.sim.trouble_disk(peer, trouble);
+                    self.report.count(if *wrote { "disk error that wrote" } else { "broken disk" }, 1);
+                }
+            }
+            What::FillDisk(peer, wholly) => {
+                let full = "the simulated disk is nearly full";
+                if let Some(node) = sim.nodes.get(peer) {
+                    node.state.set_full(Some(full.to_owned()));
+                    count.count(if *wholly { "full disk, stopped" } else { "full disk, refused" }, 1);
+                }
+                if *wholly {
+                    sim.trouble_disk(*peer, Trouble::Full);
+                }
+            }
+            What::Room(peer) => self.make_room(*peer),
+            What::Wipe(peer) => self.wipe(*peer)?,
+            What::Remove(peer, at) => self.remove(*peer, *at),
+            What::Join(peer) => self.join(*peer)?,
+            What::HandOver(whom) => {
+                if let Some(peer) = self.whom(*whom).filter(|p| self.sim.is_up(*p)) {
+                    self.sim.ask(peer, Request::HandOver, PATIENCE);
+                    self.report.count("leadership handed over", 1);
+                }
+            }
+            What::Skew(peer, every) => {
+                if let Some(node) = sim.nodes.get_mut(peer) {
+                    node.every = *every;
+                    count.count("skewed ticks", 1);
+                }
+            }
+            What::Clock(peer, ahead) => {
+                if let Some(node) = sim.nodes.get_mut(peer) {
+                    node.clock = *ahead;
+                    count.count(if *ahead == -EPOCH { "clock at 1970" } else { "clock jump" }, 1);
+                }
+            }
+            What::Sweep => self.sweep()?,
+        }
+        Ok(())
+    }
+
+    /// The leader removes the pins that have ended by its own clock, whatever that says.
+    fn sweep(&mut self) -> Result<(), Broken> {
+        let Some(leader) = self.sim.leader() else { return Ok(()) };
+        let ahead = self.sim.nodes.get(&leader).map_or(0, |n| n.clock);
+        let now = Timestamp::from_secs(EPOCH + (self.sim.ms / 1_000) as i64 + ahead);
+        let pins = self.sim.pinned(leader).map_err(|e| broken("unreadable", e.to_string()))?;
+        for pin in pins.into_iter().filter(|p| !p.expire_at.is_zero() && p.expire_at <= now) {
+            if self.sim.open_requests() < MAX_OPEN {
+                self.sim.ask(leader, Request::Expire(pin.name, pin.expire_at.secs), PATIENCE);
+            }
+        }
+        self.report.count("sweep", 1);
+        Ok(())
+    }
+
+    fn restart(&mut self, peer: Peer) -> Result<(), Broken> {
+        match self.sim.life(peer) {
+            Life::Up => return Ok(()),
+            Life::Failed(why) if !why.contains(SIMULATED) => {
+                return Err(broken("a peer stopped", format!("peer {peer} stopped by itself: {why}")));
+            }
+            Life::Failed(_) | Life::Down => (),
+        }
+        if !self.sim.nodes.contains_key(&peer) {
             return Ok(());
         }
-        let peers = self.sim.peers();
-        let Some(peer) = self.rng.pick(&peers) else { return Ok(()) };
-        match self.rng.below(15) {
-            0 | 1 => {
-                let faults = Faults {
-                    drop: self.rng.below(20),
-                    duplicate: self.rng.below(10),
-                    delay: self.rng.below(5),
-                    break_snapshot: self.rng.below(40),
-                };
-                self.sim.set_faults(faults);
-            }
-            2 => self.sim.set_faults(Faults::default()),
-            3 | 4 if self.sim.is_up(peer) => {
-                self.report.crashes += 1;
-                self.sim.crash(peer);
-            }
-            5..=7 => self.start_all_down()?,
-            8 => self.sim.isolate(peer),
-            9 => {
-                let other = self.rng.pick(&peers).unwrap_or(peer);
-                self.sim.cut(peer, other);
-            }
-            10 | 11 => self.sim.heal(),
-            12 => self.wipe(peer)?,
-            13 => {
-                // The next write fails: what had left before it has left.
-                self.report.broken_disks += 1;
-                self.sim.fail_disk(peer, true);
-            }
-            _ => self.remove(peer),
-        }
-        Ok(())
-    }
-
-    fn start_all_down(&mut self) -> Result<(), String> {
-        for peer in self.sim.peers() {
-            match self.sim.life(peer) {
-                Life::Up => (),
-                Life::Down => {
-                    self.sim.restart(peer).map_err(|e| format!("peer {peer} does not start again: {e}"))?;
-                }
-                Life::Failed(why) if why.contains("simulated disk") => {
-                    self.sim.fail_disk(peer, false);
-                    self.sim.crash(peer);
-                    self.sim.restart(peer).map_err(|e| format!("peer {peer} does not start again: {e}"))?;
-                }
-                Life::Failed(why) => return Err(format!("peer {peer} stopped by itself: {why}")),
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether losing one more voter for good is survived: all peers are there, nobody is on the way in or out.
-    fn is_whole(&self) -> bool {
-        self.sim.now() >= self.calm_until
-            && self.joining.is_empty()
-            && self.removing.is_empty()
-            && self.sim.peers().iter().all(|p| self.sim.is_up(*p))
-            && voters(&self.sim) == PEERS as usize
-    }
-
-    fn wipe(&mut self, peer: Peer) -> Result<(), String> {
-        if self.is_whole() {
-            self.report.wipes += 1;
-            self.calm_until = self.sim.now() + 100;
-            if let Some(old) = self.sim.member(peer) {
-                self.gone.insert(old.raft_id);
-            }
+        self.make_room(peer);
+        self.sim.trouble_disk(peer, Trouble::None);
+        if self.sim.life(peer) != Life::Down {
             self.sim.crash(peer);
-            self.sim.join(peer).map_err(|e| e.to_string())?;
-            self.joining.insert(peer, None);
         }
+        let started = self.sim.restart(peer);
+        started.map_err(|e| broken("no restart", format!("peer {peer} does not start again: {e}")))?;
+        self.report.count("restart", 1);
         Ok(())
     }
 
-    fn remove(&mut self, peer: Peer) {
-        if self.is_whole() {
-            let peers = self.sim.peers();
-            let at = self.rng.pick(&peers).unwrap_or(peer);
-            let Some(member) = self.sim.member(peer) else { return };
-            let ticket = self.sim.ask(at, Request::Remove(peer), PATIENCE);
-            self.removing.insert(ticket, (peer, member.raft_id));
+    fn restart_all(&mut self) -> Result<(), Broken> {
+        self.sim.peers().into_iter().try_for_each(|peer| self.restart(peer))
+    }
+
+    fn make_room(&mut self, peer: Peer) {
+        if let Some(node) = self.sim.nodes.get(&peer) {
+            node.state.set_full(None);
         }
     }
 
-    fn callers(&mut self) {
-        let peers = self.sim.peers();
-        let Some(at) = self.rng.pick(&peers) else { return };
-        match self.rng.below(10) {
-            0..=3 if self.sim.open_requests() < 40 => {
-                self.names += 1;
-                let name = format!("pin{}", self.names);
-                self.busy.insert(name.clone());
-                self.wanted.insert(name.clone(), None);
-                self.sim.ask(at, Request::Pin(name), PATIENCE);
-            }
-            4 => {
-                let there = |(n, w): (&String, &Option<bool>)| (*w == Some(true)).then(|| n.clone());
-                let free: Vec<String> =
-                    self.wanted.iter().filter_map(there).filter(|n| !self.busy.contains(n)).collect();
-                if let Some(name) = free.get(self.rng.below(free.len() as u64) as usize) {
-                    self.busy.insert(name.clone());
-                    self.wanted.insert(name.clone(), None);
-                    self.sim.ask(at, Request::Unpin(name.clone()), PATIENCE);
-                }
-            }
-            6 => {
-                // Any pin, from anywhere to anywhere: what is not as the move says must stay as it is, on every peer.
-                let name = format!("pin{}", self.rng.below(self.names + 1));
-                let (from, to) = (1 + self.rng.below(3) as Peer, 1 + self.rng.below(3) as Peer);
-                self.sim.ask(at, Request::Move(name, from, to), PATIENCE);
-            }
-            5 => {
-                let ticket = self.sim.ask(at, Request::Read, PATIENCE);
-                self.reads.insert(ticket, (self.acknowledged, at, self.sim.lives(at)));
-            }
-            _ => (),
+    /// Whether this peer's vote may be lost for good (`dead`), or leave with all it has: nobody else's is, the other
+    /// voters are a majority without it, and all of them know who votes. One that may be promoted at any moment counts
+    /// as a voter.
+    fn may_lose(&mut self, id: RaftId, dead: bool) -> bool {
+        let Some(members) = self.sim.checks.model.members() else { return false };
+        if self.going.is_some_and(|going| members.contains_key(&going)) {
+            return false;
         }
-        for (peer, ticket) in self.joining.clone() {
-            if ticket.is_none() && at != peer {
-                let ticket = self.sim.ask(at, Request::Add(peer), PATIENCE);
-                self.joining.insert(peer, Some(ticket));
-            }
+        // Whoever does not know of the last change of members may still need a vote that has become worth nothing.
+        let since = self.sim.checks.model.members_since();
+        let knows = |id: &RaftId| {
+            let peer = self.sim.who(*id).and_then(|peer| self.sim.nodes.get(&peer));
+            let driver = peer.filter(|n| !n.is_busy()).and_then(|n| n.driver.as_ref());
+            driver.is_some_and(|d| d.status().applied >= since)
+        };
+        if dead && !members.keys().filter(|other| **other != id).all(knows) {
+            return false;
         }
+        self.going = None;
+        let voters: BTreeSet<RaftId> = self.sim.checks.voters().chain([id]).collect();
+        !dead || !members.contains_key(&id) || voters.len() >= 3
     }
 
-    fn collect(&mut self) -> Result<(), String> {
-        for (ticket, answer) in self.sim.answers() {
-            self.answered(ticket, answer)?;
+    fn wipe(&mut self, peer: Peer) -> Result<(), Broken> {
+        let Some(id) = self.sim.nodes.get(&peer).map(|n| n.raft_id) else { return Ok(()) };
+        if !self.may_lose(id, true) {
+            return Ok(());
         }
+        self.going = Some(id);
+        self.report.count("wipe", 1);
+        self.begin_anew(peer)
+    }
+
+    fn begin_anew(&mut self, peer: Peer) -> Result<(), Broken> {
+        self.sim.crash(peer);
+        let joined = self.sim.join(peer);
+        joined.map_err(|e| broken("no restart", format!("peer {peer} cannot begin anew: {e}")))?;
+        self.outside.insert(peer, (None, 0));
         Ok(())
     }
 
-    fn answered(&mut self, ticket: u64, answer: Answer) -> Result<(), String> {
-        let good = answer.result.as_ref().ok().copied();
-        match answer.request {
-            Request::Pin(name) | Request::Unpin(name) if good.is_none() => {
-                // It may still be committed: nobody knows.
-                self.report.refused += 1;
-                self.wanted.insert(name, None);
-            }
-            Request::Pin(name) => {
-                self.acknowledge(good);
-                self.busy.remove(&name);
-                self.wanted.insert(name, Some(true));
-            }
-            Request::Unpin(name) => {
-                self.acknowledge(good);
-                self.wanted.insert(name, Some(false));
-            }
-            Request::Read => {
-                let (floor, at, life) = self.reads.remove(&ticket).unwrap_or_default();
-                // A peer that crashed right after confirming replays its log: what it has now says nothing.
-                if good.is_some() && life == self.sim.lives(at) {
-                    self.report.reads += 1;
-                    let applied = self.sim.status(at).map_or(u64::MAX, |s| s.applied);
-                    if applied < floor {
-                        return Err(format!(
-                            "a read at peer {at} was confirmed at entry {applied}, but entry {floor} was acknowledged before it was asked"
-                        ));
-                    }
-                }
-            }
-            Request::Add(peer) => {
-                if good.is_some() {
-                    self.joining.remove(&peer);
-                } else if let Some(ticket) = self.joining.get_mut(&peer) {
-                    *ticket = None;
-                }
-            }
-            Request::Remove(_) => {
-                if let Some((peer, raft_id)) = self.removing.remove(&ticket) {
-                    if good.is_some() {
-                        self.report.removals += 1;
-                        self.gone.insert(raft_id);
-                    }
-                    // Whatever the answer: it comes back with empty disks, as a new one.
-                    if self.sim.member(peer).is_some_and(|m| m.raft_id == raft_id) {
-                        self.gone.insert(raft_id);
-                        self.sim.crash(peer);
-                        self.sim.join(peer).map_err(|e| e.to_string())?;
-                        self.joining.insert(peer, None);
-                    }
-                }
-            }
-            Request::HandOver | Request::Move(..) => (),
+    fn remove(&mut self, peer: Peer, at: Peer) {
+        let Some(id) = self.sim.nodes.get(&peer).map(|n| n.raft_id) else { return };
+        let members = self.sim.checks.model.members().map_or(0, |m| m.len());
+        if members > 1 && self.sim.is_up(at) && self.may_lose(id, false) {
+            self.going = Some(id);
+            self.sim.ask(at, Request::Remove(peer), PATIENCE);
+            self.report.count("removal", 1);
         }
-        Ok(())
     }
 
-    fn acknowledge(&mut self, index: Option<u64>) {
-        self.report.acknowledged += 1;
-        self.acknowledged = self.acknowledged.max(index.unwrap_or(0));
-    }
-
-    fn repair(&mut self) -> Result<(), String> {
-        self.sim.set_faults(Faults::default());
-        self.sim.heal();
-        self.sim.peers().into_iter().for_each(|p| self.sim.fail_disk(p, false));
-        self.start_all_down()?;
-        for _ in 0..RECOVERY {
-            let done = self.sim.open_requests() == 0 && self.joining.is_empty();
-            if done && self.sim.is_settled() && voters(&self.sim) == PEERS as usize {
+    /// A peer that was removed, or was never there, begins anew.
+    fn join(&mut self, peer: Peer) -> Result<(), Broken> {
+        let removed = match self.sim.nodes.get(&peer) {
+            Some(node) => self.sim.checks.model.is_removed(node.raft_id),
+            None => true,
+        };
+        if removed && peer <= self.knobs.peers {
+            let id = self.sim.nodes.get(&peer).map(|n| n.raft_id);
+            if let Some(id) = id.filter(|id| self.sim.is_up(peer) && !self.returned.contains(id)) {
+                // First it tries to come back with what it has; that is refused, or the members will tell.
+                self.returned.insert(id);
+                let at = self.sim.leader().unwrap_or(peer);
+                self.sim.ask(at, Request::Add(peer), PATIENCE);
                 return Ok(());
             }
-            let at = self.sim.leader().unwrap_or(1);
-            for (peer, ticket) in self.joining.clone() {
-                if ticket.is_none() && at != peer {
-                    let ticket = self.sim.ask(at, Request::Add(peer), PATIENCE);
-                    self.joining.insert(peer, Some(ticket));
-                }
-            }
-            self.sim.tick()?;
-            self.collect()?;
-            self.start_all_down()?;
+            self.report.count("join", 1);
+            self.begin_anew(peer)?;
         }
-        let each: Vec<String> = self
-            .sim
-            .peers()
-            .iter()
-            .map(|p| match self.sim.status(*p) {
-                Some(s) => format!(
-                    "{p}: id {} term {} leader {:?} committed {} applied {} log {:?}{}",
-                    s.raft_id,
-                    s.term,
-                    s.leader,
-                    s.committed,
-                    s.applied,
-                    self.sim.driver(*p).map(|d| d.log_bounds()).unwrap_or_default(),
-                    if s.removed { " removed" } else { "" }
-                ),
-                None => format!("{p}: {:?}", self.sim.life(*p)),
-            })
-            .collect();
-        Err(format!(
-            "the cluster did not agree again within {RECOVERY} ticks ({} voters, {} requests open, joining {:?}): {}",
-            voters(&self.sim),
-            self.sim.open_requests(),
-            self.joining,
-            each.join("; ")
-        ))
+        Ok(())
     }
 
-    fn verify(&mut self) -> Result<(), String> {
-        for peer in self.sim.peers() {
-            let pins: BTreeSet<String> =
-                self.sim.pins(peer).map_err(|e| e.to_string())?.into_iter().collect();
-            for (name, wanted) in &self.wanted {
-                match wanted {
-                    Some(true) if !pins.contains(name) => {
-                        return Err(format!("{name} was acknowledged and is not on peer {peer}"));
-                    }
-                    Some(false) if pins.contains(name) => {
-                        return Err(format!("{name} was acknowledged as removed and is on peer {peer}"));
-                    }
-                    _ => (),
-                }
+    /// Asks for those that are outside to be let in.
+    fn call_outsiders(&mut self) {
+        let now = self.sim.ms;
+        let members = self.sim.checks.model.members();
+        let inside = |peer: Peer| {
+            let id = self.sim.nodes.get(&peer).map_or(0, |n| n.raft_id);
+            members.is_some_and(|m| m.contains_key(&id))
+        };
+        let arrived: Vec<Peer> = self.outside.keys().copied().filter(|p| inside(*p)).collect();
+        self.outside.retain(|peer, _| !arrived.contains(peer));
+        let waiting: Vec<Peer> =
+            self.outside.iter().filter(|(_, (t, at))| t.is_none() && *at <= now).map(|(p, _)| *p).collect();
+        for peer in waiting {
+            let others: Vec<Peer> =
+                self.sim.peers().into_iter().filter(|p| *p != peer && self.sim.is_up(*p)).collect();
+            let at = self.sim.leader().or(others.get(now as usize / 100 % others.len().max(1)).copied());
+            if let Some(at) = at.filter(|_| self.sim.is_up(peer)) {
+                let ticket = self.sim.ask(at, Request::Add(peer), PATIENCE);
+                self.outside.insert(peer, (Some(ticket), now));
             }
-            let members = self.sim.driver(peer).map(|d| d.members().clone()).unwrap_or_default();
-            if let Some(back) = self.gone.iter().find(|id| members.contains_key(id)) {
-                return Err(format!(
-                    "Raft id {back} is gone for good, and peer {peer} takes it for a member"
+        }
+    }
+
+    fn collect(&mut self) {
+        for (ticket, answer) in self.sim.answers() {
+            self.answered(ticket, answer);
+        }
+    }
+
+    fn answered(&mut self, ticket: Ticket, answer: Answer) {
+        let known = match &answer.result {
+            Ok(_) => End::Done,
+            Err(e) if self.sim.checks.model.is_refused(ticket, e.kind()) => End::Refused,
+            Err(_) => End::Unknown,
+        };
+        if let Request::Add(peer) = *answer.request {
+            let now = self.sim.ms;
+            if let Some((waits, again)) = self.outside.get_mut(&peer).filter(|(t, _)| *t == Some(ticket)) {
+                (*waits, *again) = (None, now + JOIN_AGAIN);
+            }
+            return;
+        }
+        if answer.request.is_command() {
+            let report = &mut self.report;
+            match known {
+                End::Done => report.acknowledged += 1,
+                End::Refused => report.refused += 1,
+                End::Unknown => report.unknown += 1,
+            }
+        }
+        // Refused before it was offered to anybody: nothing can have happened.
+        if answer.result.as_ref().is_err_and(|e| e.kind() == Kind::Full) && answer.attempts == 0 {
+            return;
+        }
+        for (name, act) in acts(ticket, &answer) {
+            if matches!(act, Act::Read(_)) {
+                self.report.reads += 1;
+            }
+            let (start, answered) = answer.span;
+            let end = if known == End::Unknown { linear::NEVER } else { answered };
+            let hint = answer.reading.as_ref().map_or(NOWHERE, |reading| 2 * reading.applied + 1);
+            let operation = Operation { start, end, act, known, hint };
+            let history = self.history.entry(name).or_default();
+            // A retry may put a second entry into the log, but never after the answer.
+            for _ in 1..self.sim.checks.model.places(ticket).len() {
+                history.push((ticket, Operation { known: End::Unknown, ..operation.clone() }));
+            }
+            history.push((ticket, operation));
+        }
+    }
+
+    /// The operations on one pin, with the log as an idea of their order.
+    fn operations(&self, history: &[(Ticket, Operation)]) -> Vec<Operation> {
+        let mut used: BTreeMap<Ticket, usize> = BTreeMap::new();
+        let hinted = history.iter().map(|(ticket, operation)| {
+            let nth = used.entry(*ticket).or_default();
+            let place = self.sim.checks.model.places(*ticket).get(*nth).map(|index| 2 * index);
+            *nth += 1;
+            Operation { hint: place.unwrap_or(operation.hint), ..operation.clone() }
+        });
+        hinted.collect()
+    }
+
+    fn repair(&mut self) -> Result<(), Broken> {
+        let sim = &mut self.sim;
+        sim.note(|| "-- all is repaired".to_owned());
+        sim.set_faults(Faults::default());
+        sim.heal();
+        let disk = sim.disk;
+        for node in sim.nodes.values_mut() {
+            (node.disk, node.every, node.clock, node.doomed) = (disk, TICK, 0, false);
+            node.state.set_full(None);
+            node.log.set_trouble(Trouble::None);
+            node.state.set_trouble(Trouble::None);
+        }
+        self.restart_all()?;
+        let healed = self.sim.ms;
+        let (mut probe, mut accepted) = (None, None);
+        while accepted.is_none() || !self.is_whole() {
+            let now = self.sim.ms;
+            let late = now > healed + AGREE_WITHIN * ELECTION
+                || accepted.is_none() && now > healed + ACCEPT_WITHIN * ELECTION;
+            if late {
+                let what = if accepted.is_none() { "accepted no change" } else { "did not agree again" };
+                return Err(broken(
+                    "no progress",
+                    format!(
+                        "the repaired cluster {what} within {} ms; outside {:?}: {}",
+                        now - healed,
+                        self.outside,
+                        self.sim.describe()
+                    ),
                 ));
             }
-            self.report.term = self.report.term.max(self.sim.status(peer).map_or(0, |s| s.term));
+            self.restart_all()?;
+            for peer in 1..=self.knobs.peers {
+                self.join(peer)?;
+            }
+            if probe.is_none() {
+                probe = self.sim.leader().map(|at| self.sim.ask(at, Request::pin("probe"), PATIENCE));
+            }
+            self.call_outsiders();
+            self.sim.advance(now + TICK)?;
+            for (ticket, answer) in self.sim.answers() {
+                if Some(ticket) == probe {
+                    probe = None;
+                    if answer.result.is_ok() && accepted.is_none() {
+                        accepted = Some(self.sim.ms - healed);
+                    }
+                }
+                self.answered(ticket, answer);
+            }
+            if accepted.is_some() {
+                probe = Some(0);
+            }
         }
+        self.report.to_accept = accepted.unwrap_or_default();
+        self.report.to_agree = self.sim.ms - healed;
+        Ok(())
+    }
+
+    /// Whether everybody is back, as many vote as may, and all agree.
+    fn is_whole(&self) -> bool {
+        let Some(members) = self.sim.checks.model.members() else { return false };
+        let ids: BTreeSet<RaftId> = self.sim.nodes.values().map(|n| n.raft_id).collect();
+        let voters = members.values().filter(|m| m.role == Role::Voter).count() as u64;
+        self.sim.open_requests() == 0
+            && self.outside.is_empty()
+            && ids.iter().eq(members.keys())
+            && voters >= self.knobs.peers.min(self.knobs.max_voters as u64)
+            && self.sim.is_settled()
+    }
+
+    /// Every pin is read at every peer once more.
+    fn last_words(&mut self) -> Result<(), Broken> {
+        let names: Vec<String> = self.history.keys().cloned().collect();
+        for peer in self.sim.peers() {
+            for name in &names {
+                self.sim.ask(peer, Request::Read(name.clone()), LAST_WORDS);
+            }
+        }
+        let limit = self.sim.ms + LAST_WORDS * TICK;
+        while self.sim.open_requests() > 0 && self.sim.ms < limit {
+            self.until(self.sim.ms + TICK)?;
+        }
+        Ok(())
+    }
+
+    fn verify(&mut self) -> Result<(), Broken> {
+        if let Some(ticket) = self.sim.checks.told_too_early() {
+            return Err(broken(
+                "false acknowledgement",
+                format!("request {ticket} was answered, but never committed"),
+            ));
+        }
+        let mut checks = std::mem::take(&mut self.sim.checks);
+        for (peer, node) in &self.sim.nodes {
+            let Some(driver) = &node.driver else { continue };
+            checks.compare(*peer, node, driver.status().applied)?;
+            driver
+                .machine()
+                .verify()
+                .map_err(|e| broken("digest", format!("the digest of peer {peer} is not that of its rows: {e}")))?;
+        }
+        self.sim.checks = checks;
+        for (name, history) in &self.history {
+            let operations = self.operations(history);
+            match linear::check(&operations) {
+                Verdict::Fine => self.report.ordered += operations.len() as u64,
+                Verdict::Undecided => self.report.undecided += operations.len() as u64,
+                Verdict::Impossible => {
+                    let seen: Vec<String> = operations
+                        .iter()
+                        .map(|o| format!("{}..{} {:?} {:?}", o.start, o.end, o.act, o.known))
+                        .collect();
+                    return Err(broken(
+                        "no order",
+                        format!("what was seen of {name} can be put into no order:\n  {}", seen.join("\n  ")),
+                    ));
+                }
+            }
+        }
+        let (sim, report) = (&self.sim, &mut self.report);
+        report.steps = sim.happened;
+        report.millis = sim.ms;
+        report.leaders = sim.checks.leaders();
+        report.compared = sim.checks.compared;
+        report.hash = sim.hash;
+        report.count("crash in a turn", sim.torn.0);
+        report.count("crash in a turn that found the write done", sim.torn.1);
+        report.count("frames lost", sim.network.lost);
+        report.count("frames doubled", sim.network.doubled);
+        report.count("frames late", sim.network.late);
+        report.faults.retain(|_, times| *times > 0);
         Ok(())
     }
 }
 
-/// Voters in the leader's configuration.
-fn voters(sim: &Sim) -> usize {
-    let driver = sim.leader().and_then(|l| sim.driver(l));
-    driver.map_or(0, |d| d.machine().conf_state().voters.len())
+/// What an answer says about single pins.
+fn acts(ticket: Ticket, answer: &Answer) -> Vec<(String, Act)> {
+    let value = |wish: &super::Wish| super::Value {
+        version: ticket,
+        direct: wish.direct,
+        holders: vec![id(wish.holder)],
+        expires: wish.expires,
+    };
+    match &*answer.request {
+        Request::Pin(wish) => vec![(wish.name.clone(), Act::Put(value(wish)))],
+        Request::PinMany(wishes) => {
+            // Of two under one name the later is left; all are recursive, so that none is refused.
+            let last: BTreeMap<&String, Act> =
+                wishes.iter().map(|wish| (&wish.name, Act::Put(value(wish)))).collect();
+            last.into_iter().map(|(name, act)| (name.clone(), act)).collect()
+        }
+        Request::Unpin(name) => vec![(name.clone(), Act::Remove)],
+        Request::Move(name, from, to) => vec![(name.clone(), Act::Move(id(*from), id(*to)))],
+        Request::Expire(name, expires) => vec![(name.clone(), Act::Expire(*expires))],
+        Request::Read(name) => {
+            let seen = answer.reading.as_ref().map(|r| (name.clone(), Act::Read(r.value.clone())));
+            seen.into_iter().collect()
+        }
+        Request::Refresh(..) | Request::Raise(_) | Request::Add(_) | Request::Remove(_) | Request::HandOver => {
+            Vec::new()
+        }
+    }
+}
+
+fn id(peer: Peer) -> PeerId {
+    super::cluster::peer_id(peer)
 }

@@ -1,33 +1,46 @@
-//! The simulated cluster: peers with their disks, moved tick by tick.
+//! The simulated cluster: peers with their disks and clocks, moved from one event to the next.
+//!
+//! A peer takes inputs like the pump in the daemon does: while it works on a turn (because its disk takes its time) or
+//! stands still, what arrives waits in its inbox; then everything is taken at once and the driver turns once.
+//! Ticks that were missed meanwhile count as one.
 
-use super::check::Checks;
+use super::check::{broken, Broken, Checks, Disks};
 use super::client::Client;
-use super::network::{Faults, Flight, Network, Peer};
+use super::disk::{Mark, Recorder, Shared, SlowLog, SlowState};
+use super::model::{Fact, Members};
+use super::network::{Faults, Flight, Network, Peer, TICK};
+use super::schedule::EPOCH;
 use super::Rng;
-use crate::consensus::driver::{Driver, Input, Outlet};
+use crate::consensus::driver::{Driver, Input};
 use crate::consensus::message::Body;
 use crate::consensus::settings::{mix, Settings};
-use crate::consensus::snapshot::{Fetched, Giver, Receiver, SnapshotRequest};
-use crate::consensus::{bootstrap, ConsensusConfig, Start, Status};
+use crate::consensus::{bootstrap, ConsensusConfig, Start};
 use crate::error::{Error, Result};
-use crate::state::{Event, Member, Pin, RaftId, Role};
-use crate::store::memory::{MemoryLog, MemoryState};
-use crate::store::{LogStore, StateStore, Table};
+use crate::planted::{self, Bug};
+use crate::state::{Member, RaftId, Role};
+use crate::store::memory::{MemoryLog, MemoryState, Trouble};
+use crate::store::{LogStore, StateStore};
 use cid::Cid;
 use libp2p::PeerId;
+use raft::eraftpb::{Message, MessageType};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
+use std::io::Write;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// Ticks that a snapshot transfer takes.
-const TRANSFER_TICKS: u64 = 3;
-/// Deliveries in one tick, beyond which the cluster is talking in circles.
-const MAX_DELIVERIES: usize = 100_000;
+/// Things that happen in one millisecond, beyond which the cluster is talking in circles.
+const MAX_AT_ONCE: u64 = 100_000;
 /// The cluster id of every simulated cluster.
 pub(super) const CLUSTER: u64 = 0xc1;
 /// How many numbers the Raft ids of one peer's lives are apart.
-const LIFE_STEP: u64 = 100;
+pub(super) const LIFE_STEP: u64 = 100;
+/// Inputs that wait for a peer; more frames are lost, as at the pump.
+const INBOX: usize = 4_096;
+/// Peers there may be.
+pub(super) const MOST_PEERS: u64 = 64;
+/// What the error of a simulated disk says.
+pub(super) const SIMULATED: &str = "simulated disk";
 
 /// Whether a peer runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,72 +53,111 @@ pub enum Life {
     Failed(String),
 }
 
+/// How long a peer's disk takes, in milliseconds, least and most.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Disk {
+    pub(super) append: (u64, u64),
+    pub(super) install: (u64, u64),
+    pub(super) flush: (u64, u64),
+}
+
+/// What the disk is still working on for a turn.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Work {
+    Append,
+    Install,
+}
+
 /// One simulated peer.
 pub(super) struct Node {
     pub(super) peer_id: PeerId,
     pub(super) raft_id: RaftId,
     pub(super) log: MemoryLog,
     pub(super) state: MemoryState,
+    pub(super) shared: Shared,
     pub(super) driver: Option<Driver>,
     pub(super) failed: Option<String>,
-    /// Counts starts, so that what belongs to an earlier life does not reach a later one.
+    /// Counts starts and stops, so that what belongs to an earlier life does not reach a later one.
     pub(super) life: u64,
+    inbox: VecDeque<Input>,
+    tick_due: bool,
+    /// Whether a turn waits for the disk; what the disk has to do for it, oldest first.
+    busy: bool,
+    work: VecDeque<Work>,
+    flushing: bool,
+    /// It stands still until then.
+    pub(super) paused: u64,
+    /// Milliseconds between its ticks.
+    pub(super) every: u64,
+    /// Seconds that its clock is ahead.
+    pub(super) clock: i64,
+    pub(super) disk: Disk,
+    /// It is to crash in the middle of its next turn.
+    pub(super) doomed: bool,
+    pub(super) rng: Rng,
 }
 
 /// A cluster in one thread.
 pub struct Sim {
-    pub(super) now: u64,
-    pub(super) rng: Rng,
-    seed: u64,
+    pub(super) ms: u64,
+    pub(super) seed: u64,
     pub(super) nodes: BTreeMap<Peer, Node>,
+    /// Disks that were lost or given up, by Raft id: what was on them was there when it counted.
+    attic: BTreeMap<RaftId, MemoryLog>,
     pub(super) network: Network,
     pub(super) client: Client,
-    checks: Checks,
-    config: ConsensusConfig,
-    longest_append: usize,
+    pub(super) checks: Checks,
+    pub(super) config: ConsensusConfig,
+    pub(super) disk: Disk,
+    /// How long a snapshot's stream takes.
+    pub(super) transfer: (u64, u64),
+    /// Streams that each peer gives at present.
+    pub(super) streams: BTreeMap<Peer, usize>,
+    pub(super) longest_append: usize,
+    /// Everything that happened, counted and hashed.
+    pub(super) happened: u64,
+    pub(super) hash: u64,
+    /// Crashes in the middle of a turn or flush, and how many of them found it done.
+    pub(super) torn: (u64, u64),
+    /// A peer that stops by itself, but for a broken disk, is a failure.
+    pub(super) strict: bool,
+    /// Where everything is told, if it is.
+    pub(super) trace: Option<Box<dyn Write>>,
 }
 
-/// What a driver did in one turn.
-#[derive(Default)]
-struct Collected {
-    frames: Vec<(PeerId, RaftId, Vec<u8>)>,
-    fetch: Option<(PeerId, SnapshotRequest)>,
-    flush: bool,
-}
-
-impl Outlet for Collected {
-    // The simulator looks at the driver's own members.
-    fn show_members(&mut self, _: &BTreeMap<RaftId, Member>) {}
-
-    fn send(&mut self, to: &Member, raft_id: RaftId, frame: Vec<u8>) {
-        self.frames.push((to.peer_id, raft_id, frame));
+impl Disks for Sim {
+    fn has(&self, id: RaftId, index: u64, term: u64) -> bool {
+        let there = self.nodes.values().find(|n| n.raft_id == id).map(|n| &n.log);
+        there.or_else(|| self.attic.get(&id)).is_some_and(|log| log.has_durably(index, term))
     }
-    fn fetch_snapshot(&mut self, from: Member, request: SnapshotRequest) {
-        self.fetch = Some((from.peer_id, request));
-    }
-    fn flush(&mut self) {
-        self.flush = true;
-    }
-    fn emit(&mut self, _events: Vec<Event>) {}
 }
 
 impl Sim {
     /// An empty simulation of this seed.
     pub fn new(seed: u64) -> Self {
+        let tick = TICK;
         Sim {
-            now: 0,
-            rng: Rng::new(seed),
+            ms: 0,
             seed,
             nodes: BTreeMap::new(),
-            network: Network::default(),
+            attic: BTreeMap::new(),
+            network: Network::new(seed),
             client: Client::default(),
             checks: Checks::default(),
+            disk: Disk::default(),
+            transfer: (2 * tick, 2 * tick),
+            streams: BTreeMap::new(),
             longest_append: 0,
+            happened: 0,
+            hash: seed,
+            torn: (0, 0),
+            strict: false,
+            trace: None,
             config: ConsensusConfig {
                 peer_id: peer_id(0),
                 name: String::new(),
-                heartbeat: Duration::from_millis(100),
-                election: Duration::from_millis(400),
+                heartbeat: Duration::from_millis(4 * tick),
+                election: Duration::from_millis(16 * tick),
                 wait_for_leader: Duration::from_secs(5),
                 network_timeout: Duration::from_secs(10),
                 commit_retries: 1,
@@ -116,7 +168,7 @@ impl Sim {
                 max_append_entries: 3,
                 trailing_logs: 8,
                 snapshot_threshold: 8,
-                snapshot_interval: Duration::from_millis(25),
+                snapshot_interval: Duration::from_millis(tick),
                 max_voters: 7,
             },
         }
@@ -136,6 +188,28 @@ impl Sim {
         self.start(peer, &Start::Found)
     }
 
+    /// Makes several peers with empty disks found a cluster together, that speaks this version.
+    ///
+    /// # Errors
+    /// When they cannot.
+    pub(super) fn found_together(&mut self, peers: &[Peer], version: u16) -> Result<()> {
+        peers.iter().for_each(|peer| self.create(*peer));
+        let members: Vec<Member> = peers
+            .iter()
+            .filter_map(|peer| Some(Member { role: Role::Voter, ..self.member(*peer)? }))
+            .collect();
+        let start = Start::FoundTogether { cluster_id: CLUSTER, members, version };
+        peers.iter().try_for_each(|peer| self.start(*peer, &start))
+    }
+
+    /// Tells the model how the cluster begins.
+    fn founded(&mut self, peer: Peer) {
+        let Some(driver) = self.driver(peer).filter(|_| !self.checks.model.is_founded()) else { return };
+        let members: Members = driver.members().iter().map(|(id, m)| (*id, Fact::of(m))).collect();
+        let status = driver.status();
+        self.checks.model.found(status.applied, members, status.cluster_version);
+    }
+
     /// Makes a peer with empty disks wait to be called; [`super::Request::Add`] lets it be called. A peer that was there
     /// before loses its disks and comes under a new Raft id.
     ///
@@ -147,18 +221,37 @@ impl Sim {
     }
 
     fn create(&mut self, peer: Peer) {
-        let (raft_id, life) =
-            self.nodes.get(&peer).map_or((peer, 0), |n| (n.raft_id + LIFE_STEP, n.life + 1));
+        // Every data folder draws its own id; the planted bug is one that takes it from the peer.
+        let step = if planted::is(Bug::WipedKeepsItsId) { 0 } else { LIFE_STEP };
+        let old = self.nodes.remove(&peer);
+        let (raft_id, life) = old.as_ref().map_or((peer, 0), |n| (n.raft_id + step, n.life + 1));
+        let (log, state) = (MemoryLog::new(raft_id), MemoryState::new());
+        log.watch();
         let node = Node {
             peer_id: peer_id(peer),
             raft_id,
-            log: MemoryLog::new(raft_id),
-            state: MemoryState::new(),
+            log,
+            state,
+            shared: Shared::default(),
             driver: None,
             failed: None,
             life,
+            inbox: VecDeque::new(),
+            tick_due: false,
+            busy: false,
+            work: VecDeque::new(),
+            flushing: false,
+            paused: 0,
+            every: old.as_ref().map_or(TICK, |n| n.every),
+            clock: old.as_ref().map_or(0, |n| n.clock),
+            disk: old.as_ref().map_or(self.disk, |n| n.disk),
+            doomed: false,
+            rng: Rng::new(mix(self.seed, raft_id)),
         };
         self.nodes.insert(peer, node);
+        if let Some(old) = old {
+            self.attic.insert(old.raft_id, old.log);
+        }
     }
 
     /// Starts a peer on the disks it has.
@@ -170,51 +263,113 @@ impl Sim {
     }
 
     fn start(&mut self, peer: Peer, start: &Start) -> Result<()> {
-        let seed = mix(self.seed, self.now);
+        let seed = mix(self.seed, self.ms);
         let config =
             ConsensusConfig { peer_id: peer_id(peer), name: format!("peer{peer}"), ..self.config.clone() };
         let node =
             self.nodes.get_mut(&peer).ok_or_else(|| Error::not_found(format!("there is no peer {peer}")))?;
-        let mut log: Box<dyn LogStore> = Box::new(node.log.clone());
-        let state: Arc<dyn StateStore> = Arc::new(node.state.clone());
+        let shared = Shared::default();
+        node.shared = shared.clone();
+        let slow = SlowLog { log: node.log.clone(), state: node.state.clone(), shared: shared.clone() };
+        let mut log: Box<dyn LogStore> = Box::new(slow);
+        let state: Arc<dyn StateStore> = Arc::new(SlowState { state: node.state.clone(), shared });
         let cluster = bootstrap::prepare(start, config.peer_id, &config.name, CLUSTER, &mut *log, &state)?;
         let settings = Settings::new(&config, node.raft_id, cluster, seed);
         node.driver = Some(Driver::open(settings, log, state, Arc::default())?);
         node.failed = None;
         node.life += 1;
-        self.drive(peer, None);
-        Ok(())
+        // What preparing wrote is on the disk; the crash of a starting peer is the crash images' business.
+        node.shared.tape().marks.clear();
+        node.log.settle(usize::MAX);
+        node.state.settle();
+        let (life, every) = (node.life, node.every);
+        let first = self.ms / every * every + every;
+        self.network.launch(first, Flight::Tick { peer, life });
+        if matches!(start, Start::Found | Start::FoundTogether { .. }) {
+            self.founded(peer);
+        }
+        self.note(|| format!("peer {peer} starts"));
+        self.drive(peer, None).map_err(|b| Error::internal(b.to_string()))
     }
 
     /// Pulls a peer's plug.
     pub fn crash(&mut self, peer: Peer) {
-        if let Some(node) = self.nodes.get_mut(&peer) {
-            node.driver = None;
-            node.state.crash();
+        // A caller who is forsaken learns nothing, so nothing can be wrong with what he learns.
+        let _ = self.forsake(peer);
+        let (now, mut told) = (self.ms, Vec::new());
+        let Some(node) = self.nodes.get_mut(&peer) else { return };
+        if !node.work.is_empty() || node.flushing {
+            // The disk was at work: the one thing it was at is there or not.
+            let lucky = node.rng.chance(50);
+            let appends = node.work.iter().filter(|w| **w == Work::Append).count();
+            let (mut appended, mut installed) = (usize::MAX, true);
+            match node.work.front() {
+                Some(Work::Append) => {
+                    appended = usize::from(lucky);
+                    installed = !node.work.contains(&Work::Install);
+                }
+                Some(Work::Install) => (appended, installed) = (0, lucky),
+                None => (),
+            }
+            node.log.crash_with(appended.min(appends));
+            node.state.crash_with(node.rng.chance(50), installed);
+            self.torn.0 += 1;
+            self.torn.1 += u64::from(lucky);
+        } else {
             node.log.crash();
-            node.life += 1;
+            node.state.crash();
         }
+        told.append(&mut node.shared.tape().waiting);
+        node.driver = None;
+        node.life += 1;
+        node.reset();
+        for waiting in told.into_iter().filter_map(|w| w.lost(peer)) {
+            self.network.launch(now, Flight::Told { from: peer, told: waiting });
+        }
+        self.streams.remove(&peer);
+        self.note(|| format!("peer {peer} crashes"));
+    }
+
+    /// Lets a peer stand still for a while; it goes on with what has piled up.
+    pub(super) fn pause(&mut self, peer: Peer, long: u64) {
+        let until = self.ms + long;
+        let Some(node) = self.nodes.get_mut(&peer).filter(|n| n.driver.is_some()) else { return };
+        node.paused = node.paused.max(until);
+        let flight = Flight::Resume { peer, life: node.life };
+        self.network.launch(until, flight);
+    }
+
+    /// Lets a peer notice that its connections to another one are gone.
+    ///
+    /// # Errors
+    /// As [`Sim::tick`].
+    pub fn lose(&mut self, peer: Peer, other: Peer) -> Result<(), Broken> {
+        self.drive(peer, Some(Input::Lost(peer_id(other))))
     }
 
     /// Lets a peer's disks fail from now on, or work again.
     pub fn fail_disk(&mut self, peer: Peer, failing: bool) {
+        self.trouble_disk(peer, if failing { Trouble::Fails } else { Trouble::None });
+    }
+
+    /// Lets a peer's disks meet this trouble.
+    pub(super) fn trouble_disk(&mut self, peer: Peer, trouble: Trouble) {
         if let Some(node) = self.nodes.get_mut(&peer) {
-            node.log.set_failing(failing);
-            node.state.set_failing(failing);
+            node.log.set_trouble(trouble);
+            node.state.set_trouble(trouble);
         }
     }
 
     /// Cuts the links between two peers.
     pub fn cut(&mut self, a: Peer, b: Peer) {
         self.network.cut(a, b);
+        self.network.cut(b, a);
     }
 
     /// Cuts a peer off from all others.
     pub fn isolate(&mut self, peer: Peer) {
         for other in self.peers() {
-            if other != peer {
-                self.network.cut(peer, other);
-            }
+            self.cut(peer, other);
         }
     }
 
@@ -231,20 +386,16 @@ impl Sim {
     /// Lets one tick pass, and everything that follows from it.
     ///
     /// # Errors
-    /// The sentence of the invariant that was broken.
-    pub fn tick(&mut self) -> Result<(), String> {
-        self.now += 1;
-        for peer in self.peers() {
-            self.drive(peer, Some(Input::Tick));
-        }
-        self.deliver()
+    /// The promise that was broken.
+    pub fn tick(&mut self) -> Result<(), Broken> {
+        self.advance(self.ms / TICK * TICK + TICK)
     }
 
     /// Lets `n` ticks pass.
     ///
     /// # Errors
     /// As [`Sim::tick`].
-    pub fn run(&mut self, n: u64) -> Result<(), String> {
+    pub fn run(&mut self, n: u64) -> Result<(), Broken> {
         (0..n).try_for_each(|_| self.tick())
     }
 
@@ -252,7 +403,7 @@ impl Sim {
     ///
     /// # Errors
     /// As [`Sim::tick`].
-    pub fn run_until(&mut self, limit: u64, done: impl Fn(&Sim) -> bool) -> Result<bool, String> {
+    pub fn run_until(&mut self, limit: u64, done: impl Fn(&Sim) -> bool) -> Result<bool, Broken> {
         for _ in 0..limit {
             if done(self) {
                 return Ok(true);
@@ -262,233 +413,338 @@ impl Sim {
         Ok(done(self))
     }
 
-    fn deliver(&mut self) -> Result<(), String> {
-        for _ in 0..MAX_DELIVERIES {
-            self.ask_leaders();
-            let Some(flight) = self.network.arrive(self.now) else {
-                return self.check();
-            };
-            match flight {
-                Flight::Frame { from, to, raft_id, bytes } => self.arrive(from, to, raft_id, &bytes),
-                Flight::Snapshot { from, to, life, request } => self.transfer(from, to, life, &request),
-                Flight::Flush { on, life } => {
-                    let Some(node) = self.nodes.get(&on).filter(|n| n.life == life) else { continue };
-                    let flushed = node.state.flush();
-                    self.drive(on, Some(Input::Flushed(flushed)));
-                }
+    /// Lets time pass until then.
+    pub(super) fn advance(&mut self, until: u64) -> Result<(), Broken> {
+        let mut at_once = 0;
+        while let Some((due, flight)) = self.network.arrive(until) {
+            at_once = if due == self.ms { at_once + 1 } else { 0 };
+            if at_once > MAX_AT_ONCE {
+                return Err(broken("circles", "the peers talk in circles"));
             }
-            self.check()?;
+            self.ms = self.ms.max(due);
+            self.happened += 1;
+            self.happen(flight)?;
         }
-        Err(format!("tick {}: the peers talk in circles", self.now))
-    }
-
-    fn arrive(&mut self, from: Peer, to: Peer, raft_id: RaftId, bytes: &[u8]) {
-        if !self.network.is_open(from, to) || !self.is_up(to) {
-            self.drive(from, Some(Input::Unreachable(raft_id)));
-            return;
-        }
-        if let Ok(frame) = crate::consensus::message::decode(bytes) {
-            if let Body::Messages(messages) = &frame.body {
-                let longest = messages.iter().map(|m| m.entries.len()).max().unwrap_or_default();
-                self.longest_append = self.longest_append.max(longest);
-            }
-            self.drive(to, Some(Input::Frame(peer_id(from), frame)));
-        }
-    }
-
-    fn transfer(&mut self, from: Peer, to: Peer, life: u64, request: &SnapshotRequest) {
-        if self.nodes.get(&to).is_none_or(|n| n.life != life) {
-            return;
-        }
-        let breaks =
-            self.network.faults.break_snapshot > 0 && self.rng.chance(self.network.faults.break_snapshot);
-        let result = if !self.network.is_open(from, to) || !self.is_up(from) {
-            Err(Error::unavailable("the peer with the snapshot cannot be reached"))
-        } else {
-            self.drive(from, Some(Input::SnapshotStarted(request.raft_id)));
-            self.copy(from, to, request, breaks)
-        };
-        let ended = Input::SnapshotEnded(request.raft_id, result.is_ok());
-        self.drive(from, Some(ended));
-        let input = match result {
-            Ok(fetched) => Input::SnapshotFetched(Box::new(fetched)),
-            Err(error) => Input::SnapshotFailed(error),
-        };
-        self.drive(to, Some(input));
-    }
-
-    fn copy(&self, from: Peer, to: Peer, request: &SnapshotRequest, breaks: bool) -> Result<Fetched> {
-        let giver = self.nodes.get(&from).ok_or_else(|| Error::not_found("no such peer"))?;
-        let taker = self.nodes.get(&to).ok_or_else(|| Error::not_found("no such peer"))?;
-        let driver = giver.driver.as_ref().ok_or_else(|| Error::unavailable("the peer is down"))?;
-        let source = giver.state.snapshot()?;
-        let history = driver.history();
-        let at = source.applied().index;
-        let conf =
-            history.lock().ok().and_then(|h| h.at(at)).ok_or_else(|| Error::internal("no configuration"))?;
-        let mut chunks = Giver::new(source, conf);
-        let mut receiver = Receiver::new(&taker.state, request.at_least)?;
-        while let Some(chunk) = chunks.next_chunk()? {
-            receiver.take(chunk)?;
-            if breaks {
-                return Err(Error::io("the connection broke"));
-            }
-        }
-        receiver.finish()
-    }
-
-    /// Gives a peer an input and lets it turn; what leaves it gets on its way.
-    pub(super) fn drive(&mut self, peer: Peer, input: Option<Input>) {
-        let Some(node) = self.nodes.get_mut(&peer) else { return };
-        let Some(driver) = &mut node.driver else { return };
-        let mut out = Collected::default();
-        let done = input.map_or(Ok(()), |i| driver.input(i, &mut out)).and_then(|()| driver.turn(&mut out));
-        let life = node.life;
-        if let Err(error) = done {
-            driver.abandon(&error);
-            node.failed = Some(error.to_string());
-            node.driver = None;
-        }
-        // What left before an error has left.
-        for (to, raft_id, bytes) in out.frames {
-            if let Some(to) = self.number(&to) {
-                self.network.send(self.now, &mut self.rng, peer, to, raft_id, bytes);
-            }
-        }
-        if let Some((from, request)) = out.fetch {
-            if let Some(from) = self.number(&from) {
-                let due = self.now + TRANSFER_TICKS;
-                self.network.launch(due, Flight::Snapshot { from, to: peer, life, request });
-            }
-        }
-        if out.flush {
-            let due = self.now + 1;
-            self.network.launch(due, Flight::Flush { on: peer, life });
-        }
-    }
-
-    fn check(&mut self) -> Result<(), String> {
-        let now = self.now;
-        for (peer, node) in &self.nodes {
-            if let Some(driver) = &node.driver {
-                self.checks.see(now, *peer, driver)?;
-            }
-        }
+        self.ms = until;
         Ok(())
     }
 
-    // --- questions --------------------------------------------------------------------------------------------
-
-    /// Ticks since the beginning.
-    pub fn now(&self) -> u64 {
-        self.now
-    }
-
-    /// Most entries that any message had so far.
-    pub fn longest_append(&self) -> usize {
-        self.longest_append
-    }
-
-    /// All peers there ever were.
-    pub fn peers(&self) -> Vec<Peer> {
-        self.nodes.keys().copied().collect()
-    }
-
-    /// The number of a peer.
-    pub fn number(&self, peer_id: &PeerId) -> Option<Peer> {
-        self.nodes.iter().find(|(_, n)| n.peer_id == *peer_id).map(|(n, _)| *n)
-    }
-
-    /// The peer that has this Raft id now.
-    pub fn who(&self, raft_id: RaftId) -> Option<Peer> {
-        self.nodes.iter().find(|(_, n)| n.raft_id == raft_id).map(|(n, _)| *n)
-    }
-
-    /// Whether a peer runs.
-    pub fn is_up(&self, peer: Peer) -> bool {
-        self.nodes.get(&peer).is_some_and(|n| n.driver.is_some())
-    }
-
-    /// How often a peer was started or stopped: tells one life from the next.
-    pub fn lives(&self, peer: Peer) -> u64 {
-        self.nodes.get(&peer).map_or(0, |n| n.life)
-    }
-
-    /// How a peer is.
-    pub fn life(&self, peer: Peer) -> Life {
-        match self.nodes.get(&peer) {
-            Some(Node { driver: Some(_), .. }) => Life::Up,
-            Some(Node { failed: Some(why), .. }) => Life::Failed(why.clone()),
-            _ => Life::Down,
+    fn happen(&mut self, flight: Flight) -> Result<(), Broken> {
+        let now = self.ms;
+        match flight {
+            Flight::Tick { peer, life } => {
+                let Some(node) = self.nodes.get_mut(&peer).filter(|n| n.life == life) else { return Ok(()) };
+                if node.driver.is_none() {
+                    return Ok(());
+                }
+                let every = node.every;
+                node.tick_due = true;
+                self.network.launch(now + every, Flight::Tick { peer, life });
+                self.drive(peer, None)
+            }
+            Flight::Frame { from, to, raft_id, bytes } => self.arrive(from, to, raft_id, &bytes),
+            Flight::Leave { peer, life, mark } => {
+                let Some(node) = self.nodes.get(&peer).filter(|n| n.life == life) else { return Ok(()) };
+                if node.paused > now {
+                    self.network.launch(node.paused, Flight::Leave { peer, life, mark });
+                } else {
+                    self.leave(peer, mark);
+                }
+                Ok(())
+            }
+            Flight::Settled { peer, life } => {
+                if let Some(node) = self.nodes.get_mut(&peer).filter(|n| n.life == life) {
+                    node.settle();
+                }
+                Ok(())
+            }
+            Flight::Free { peer, life } => {
+                let Some(node) = self.nodes.get_mut(&peer).filter(|n| n.life == life) else { return Ok(()) };
+                if node.paused > now {
+                    self.network.launch(node.paused, Flight::Free { peer, life });
+                    return Ok(());
+                }
+                node.busy = false;
+                self.turned(peer)?;
+                self.drive(peer, None)
+            }
+            Flight::Resume { peer, life } => {
+                if self.nodes.get(&peer).is_some_and(|n| n.life == life) {
+                    self.drive(peer, None)?;
+                }
+                Ok(())
+            }
+            Flight::Crash { peer, life } => {
+                if self.nodes.get(&peer).is_some_and(|n| n.life == life) {
+                    self.crash(peer);
+                }
+                Ok(())
+            }
+            Flight::Flushed { peer, life } => {
+                let Some(node) = self.nodes.get_mut(&peer).filter(|n| n.life == life) else { return Ok(()) };
+                node.flushing = false;
+                let flushed = node.state.end_flush();
+                if let Some(node) = self.nodes.get(&peer) {
+                    self.checks.durable(peer, node)?;
+                }
+                self.drive(peer, Some(Input::Flushed(flushed)))
+            }
+            Flight::Opens { from, to, life, request } => self.open_transfer(from, to, life, request),
+            Flight::Ends { from, from_life, to, life, request, chunks, breaks } => {
+                self.end_transfer((from, from_life), (to, life), &request, chunks, breaks)
+            }
+            Flight::Ask { ticket, attempt, from, to, request } => self.asked(ticket, attempt, from, to, &request),
+            Flight::Told { from, told } => self.told(from, told),
+            Flight::Again { ticket, attempt } => self.again(ticket, attempt),
         }
     }
 
-    /// A peer's driver, while it runs.
-    pub fn driver(&self, peer: Peer) -> Option<&Driver> {
-        self.nodes.get(&peer)?.driver.as_ref()
+    fn arrive(&mut self, from: Peer, to: Peer, raft_id: RaftId, bytes: &[u8]) -> Result<(), Broken> {
+        let open = self.network.is_open(from, to);
+        if !open || !self.is_up(to) {
+            if open || !self.network.ways.silent {
+                return self.drive(from, Some(Input::Unreachable(raft_id)));
+            }
+            return Ok(());
+        }
+        let frame = crate::consensus::message::decode(bytes)
+            .map_err(|e| broken("garbled", format!("a frame from peer {from} cannot be read: {e}")))?;
+        self.hash = super::hash(self.hash ^ self.ms, bytes);
+        if let Body::Messages(messages) = &frame.body {
+            let longest = messages.iter().map(|m| m.entries.len()).max().unwrap_or_default();
+            self.longest_append = self.longest_append.max(longest);
+            messages.iter().try_for_each(|m| self.promised(m).and_then(|()| self.checks.heard(m)))?;
+            self.note(|| {
+                let each: Vec<String> = messages.iter().map(words).collect();
+                format!("from {from} to {to}: {}", each.join("; "))
+            });
+        }
+        self.drive(to, Some(Input::Frame(peer_id(from), frame)))
     }
 
-    /// A peer's status, while it runs.
-    pub fn status(&self, peer: Peer) -> Option<Status> {
-        self.driver(peer).map(Driver::status)
-    }
-
-    /// The leader of the highest term among the running peers.
-    pub fn leader(&self) -> Option<Peer> {
-        let leads = |p: &Peer| self.driver(*p).filter(|d| d.leads()).map(|d| (d.status().term, *p));
-        self.peers().iter().filter_map(leads).max().map(|(_, p)| p)
-    }
-
-    /// The member record that a peer would join with.
-    pub fn member(&self, peer: Peer) -> Option<Member> {
-        let node = self.nodes.get(&peer)?;
-        Some(Member {
-            raft_id: node.raft_id,
-            peer_id: node.peer_id,
-            name: format!("peer{peer}"),
-            addresses: Vec::new(),
-            role: Role::Learner,
-            version: String::new(),
-        })
-    }
-
-    /// Names of the pins in a peer's state, sorted.
-    ///
-    /// # Errors
-    /// When its state cannot be read.
-    pub fn pins(&self, peer: Peer) -> Result<Vec<String>> {
-        let node =
-            self.nodes.get(&peer).ok_or_else(|| Error::not_found(format!("there is no peer {peer}")))?;
-        let rows = node.state.scan(Table::Pins, None, usize::MAX)?;
-        let mut names =
-            rows.iter().map(|(_, v)| Pin::decode(v).map(|p| p.name)).collect::<Result<Vec<_>>>()?;
-        names.sort();
-        Ok(names)
-    }
-
-    /// Whether every running member has applied the same, under one leader that all of them know.
-    pub fn is_settled(&self) -> bool {
-        let Some(status) = self.leader().and_then(|l| self.status(l)) else { return false };
-        let Some(members) = self.leader().and_then(|l| self.driver(l)).map(Driver::members) else {
-            return false;
+    /// A vote that arrives stands on its voter's disk: a power cut there would not make it vote again.
+    fn promised(&self, m: &Message) -> Result<(), Broken> {
+        let voter = self.nodes.values().find(|node| node.raft_id == m.from);
+        let Some(voter) = voter.filter(|_| m.get_msg_type() == MessageType::MsgRequestVoteResponse) else {
+            return Ok(());
         };
-        members.values().filter_map(|m| self.number(&m.peer_id)).filter(|p| self.is_up(*p)).all(|p| {
-            self.status(p).is_some_and(|s| {
-                s.leader == status.leader && s.applied == status.committed && s.term == status.term
-            })
-        })
+        let disk = voter.log.durable_hard_state();
+        if m.reject || disk.term > m.term || (disk.term, disk.vote) == (m.term, m.to) {
+            return Ok(());
+        }
+        Err(broken(
+            "promise not kept",
+            format!(
+                "Raft id {} voted for {} in term {}, and its disk says {} in term {}",
+                m.from, m.to, m.term, disk.vote, disk.term
+            ),
+        ))
     }
+
+    /// Gives a peer an input and lets it turn, unless it works or stands still.
+    pub(super) fn drive(&mut self, peer: Peer, input: Option<Input>) -> Result<(), Broken> {
+        let now = self.ms;
+        let Some(node) = self.nodes.get_mut(&peer) else { return Ok(()) };
+        if node.driver.is_none() {
+            return Ok(());
+        }
+        if let Some(input) = input {
+            if node.inbox.len() < INBOX || !matches!(input, Input::Frame(..)) {
+                node.inbox.push_back(input);
+            }
+        }
+        if node.busy || node.paused > now {
+            return Ok(());
+        }
+        planted::set_clock(EPOCH + (now / 1_000) as i64 + node.clock);
+        if let Err(error) = node.turn() {
+            let driver = node.driver.take();
+            if let Some(mut driver) = driver {
+                driver.abandon(&error);
+            }
+            node.shared.listen(&node.state);
+            node.failed = Some(error.to_string());
+            if self.strict && !error.to_string().contains(SIMULATED) {
+                return Err(broken("a peer stopped", format!("peer {peer} stopped by itself: {error}")));
+            }
+            self.note(|| format!("peer {peer} stops: {error}"));
+        }
+        self.play(peer)
+    }
+
+    /// Lets what a turn did happen, with the time that the disk takes in between.
+    fn play(&mut self, peer: Peer) -> Result<(), Broken> {
+        let now = self.ms;
+        let Some(node) = self.nodes.get_mut(&peer) else { return Ok(()) };
+        let (marks, stamps) = {
+            let mut tape = node.shared.tape();
+            (std::mem::take(&mut tape.marks), std::mem::take(&mut tape.stamps))
+        };
+        let (life, mut at) = (node.life, now);
+        // What leaves when, and (without a mark) when the disk has finished something.
+        let mut plan = Vec::with_capacity(marks.len());
+        for mark in marks {
+            let (work, takes) = match mark {
+                Mark::Append => (Work::Append, node.disk.append),
+                Mark::Install => (Work::Install, node.disk.install),
+                mark => {
+                    plan.push((at, Some(mark)));
+                    continue;
+                }
+            };
+            at += node.rng.between(takes);
+            node.work.push_back(work);
+            plan.push((at, None));
+        }
+        let (up, doomed) = (node.driver.is_some(), node.doomed && at > now);
+        node.busy = at > now && up;
+        let moment = if doomed { now + node.rng.below(at - now + 1) } else { 0 };
+        for (due, mark) in plan {
+            match mark {
+                Some(mark) if due == now => self.leave(peer, mark),
+                Some(mark) => self.network.launch(due, Flight::Leave { peer, life, mark }),
+                None if due == now => self.nodes.get_mut(&peer).into_iter().for_each(Node::settle),
+                None => self.network.launch(due, Flight::Settled { peer, life }),
+            }
+        }
+        if doomed {
+            self.network.launch(moment, Flight::Crash { peer, life });
+        }
+        self.checks.stamped(peer, &stamps)?;
+        if !up {
+            // It died by its own hand, after the disk had answered.
+            if let Some(node) = self.nodes.get_mut(&peer) {
+                while !node.work.is_empty() {
+                    node.settle();
+                }
+                node.reset();
+            }
+            return self.forsake(peer);
+        }
+        if at > now {
+            self.network.launch(at, Flight::Free { peer, life });
+            return Ok(());
+        }
+        self.turned(peer)
+    }
+
+    /// A turn is over, and its disk work is done.
+    fn turned(&mut self, peer: Peer) -> Result<(), Broken> {
+        let mut checks = std::mem::take(&mut self.checks);
+        let seen = match self.nodes.get(&peer) {
+            Some(node) => checks.see(peer, node, self).and_then(|()| checks.durable(peer, node)),
+            None => Ok(()),
+        };
+        self.checks = checks;
+        if let Some(status) = self.status(peer) {
+            self.hash = super::hash(self.hash ^ status.term ^ status.applied << 32, &peer.to_be_bytes());
+        }
+        seen
+    }
+
+    /// Something that a turn did gets on its way.
+    fn leave(&mut self, peer: Peer, mark: Mark) {
+        let now = self.ms;
+        match mark {
+            Mark::Send { to, raft_id, frame } => {
+                if let Some(to) = self.number(&to) {
+                    self.network.send(now, peer, to, raft_id, frame);
+                }
+            }
+            Mark::Fetch { from, request } => {
+                if let (Some(from), Some(node)) = (self.number(&from), self.nodes.get(&peer)) {
+                    let flight = Flight::Opens { from, to: peer, life: node.life, request };
+                    self.network.launch(now + TICK, flight);
+                }
+            }
+            Mark::Flush => {
+                let Some(node) = self.nodes.get_mut(&peer) else { return };
+                let takes = if node.state.begin_flush() { node.rng.between(node.disk.flush) } else { 0 };
+                node.flushing = true;
+                let flight = Flight::Flushed { peer, life: node.life };
+                self.network.launch(now + takes.max(1), flight);
+            }
+            Mark::Told(all) => all.into_iter().for_each(|told| self.tell(peer, told)),
+            // The disk's own work is not something that leaves.
+            Mark::Append | Mark::Install => (),
+        }
+    }
+
+    /// Tells what happens, to whoever follows this run.
+    pub(super) fn note(&mut self, words: impl FnOnce() -> String) {
+        let ms = self.ms;
+        if let Some(trace) = &mut self.trace {
+            // A reader that went away is no reason to stop.
+            let _ = writeln!(trace, "{:>4}.{:03} {}", ms / 1_000, ms % 1_000, words());
+        }
+    }
+}
+
+impl Node {
+    /// Takes all that has arrived, and turns once.
+    fn turn(&mut self) -> Result<()> {
+        let Some(driver) = &mut self.driver else { return Ok(()) };
+        let mut out = Recorder { shared: self.shared.clone() };
+        for input in self.inbox.drain(..) {
+            driver.input(input, &mut out)?;
+        }
+        if std::mem::take(&mut self.tick_due) {
+            driver.input(Input::Tick, &mut out)?;
+        }
+        driver.turn(&mut out)?;
+        self.shared.listen(&self.state);
+        Ok(())
+    }
+
+    /// The disk has finished the oldest thing it was at.
+    fn settle(&mut self) {
+        match self.work.pop_front() {
+            Some(Work::Append) => self.log.settle(1),
+            Some(Work::Install) => self.state.settle(),
+            None => (),
+        }
+    }
+
+    /// Nothing is under way any more.
+    fn reset(&mut self) {
+        self.inbox.clear();
+        self.work.clear();
+        (self.tick_due, self.busy, self.flushing, self.doomed) = (false, false, false, false);
+        self.paused = 0;
+    }
+
+    /// Whether it works on a turn.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy
+    }
+}
+
+/// A message in a few words.
+fn words(m: &raft::eraftpb::Message) -> String {
+    let entries: Vec<String> = m.entries.iter().map(|e| format!("{}/{}", e.index, e.term)).collect();
+    format!(
+        "{:?} term {} index {}/{} commit {}{}{}",
+        m.get_msg_type(),
+        m.term,
+        m.index,
+        m.log_term,
+        m.commit,
+        if m.reject { " rejected" } else { "" },
+        if entries.is_empty() { String::new() } else { format!(" entries {}", entries.join(" ")) }
+    )
 }
 
 /// The identity of a simulated peer: always the same.
 pub(super) fn peer_id(peer: Peer) -> PeerId {
-    let mut secret = [7; 32];
-    secret[..8].copy_from_slice(&peer.to_be_bytes());
-    match libp2p::identity::Keypair::ed25519_from_bytes(&mut secret) {
-        Ok(keypair) => keypair.public().to_peer_id(),
-        // Any 32 bytes are an Ed25519 secret.
-        Err(_) => PeerId::random(),
-    }
+    static ALL: OnceLock<Vec<PeerId>> = OnceLock::new();
+    let make = |peer: Peer| {
+        let mut secret = [7; 32];
+        secret[..8].copy_from_slice(&peer.to_be_bytes());
+        let keypair = libp2p::identity::Keypair::ed25519_from_bytes(&mut secret);
+        keypair.expect("any 32 bytes are an Ed25519 secret").public().to_peer_id()
+    };
+    let all = ALL.get_or_init(|| (0..=MOST_PEERS).map(make).collect());
+    all.get(peer as usize).copied().unwrap_or_else(|| make(peer))
 }
 
 /// The CID of a name.

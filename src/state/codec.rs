@@ -28,6 +28,8 @@ use serde::{Deserialize, Serialize};
 const FORMAT: u8 = 1;
 /// Format of what came with cluster version 2.
 const FORMAT_2: u8 = 2;
+/// Format of what came with cluster version 3.
+const FORMAT_3: u8 = 3;
 
 /// Longest CID in bytes; a CIDv1 of a 64-byte hash has 68. It is a key of the store.
 pub const MAX_CID: usize = 128;
@@ -81,6 +83,15 @@ struct MemberV2<'a> {
     version: &'a str,
 }
 
+/// A member with a trait that V2 has no word for; there is one so far, so the format itself says it: a witness.
+#[derive(Serialize, Deserialize)]
+struct WitnessV3<'a> {
+    #[serde(borrow)]
+    base: MemberV1<'a>,
+    /// May be empty, as in V1.
+    version: &'a str,
+}
+
 #[derive(Serialize, Deserialize)]
 enum CommandV1<'a> {
     #[serde(borrow)]
@@ -99,6 +110,13 @@ enum CommandV2<'a> {
     UpdateMember(MemberV2<'a>),
     #[serde(borrow)]
     Reallocate(MovesV2<'a>),
+}
+
+/// The commands that V2 has no word for.
+#[derive(Serialize, Deserialize)]
+enum CommandV3<'a> {
+    #[serde(borrow)]
+    UpdateWitness(WitnessV3<'a>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -227,6 +245,7 @@ impl<'a> MemberV1<'a> {
             addresses: self.addresses.iter().map(|b| to_address(&b.0)).collect::<Result<_>>()?,
             role: if self.voter { Role::Voter } else { Role::Learner },
             version: String::new(),
+            witness: false,
         })
     }
 }
@@ -245,6 +264,23 @@ impl<'a> MemberV2<'a> {
             )));
         }
         Ok(Member { version: self.version.to_owned(), ..self.base.into_member()? })
+    }
+}
+
+impl<'a> WitnessV3<'a> {
+    fn of(member: &'a Member) -> Self {
+        WitnessV3 { base: MemberV1::of(member), version: cut(&member.version, Member::MAX_VERSION) }
+    }
+
+    fn into_member(self) -> Result<Member> {
+        if self.version.len() > Member::MAX_VERSION {
+            return Err(Error::invalid(format!(
+                "a witness's version has {} bytes; {} are allowed",
+                self.version.len(),
+                Member::MAX_VERSION
+            )));
+        }
+        Ok(Member { version: self.version.to_owned(), witness: true, ..self.base.into_member()? })
     }
 }
 
@@ -331,6 +367,9 @@ impl Member {
     /// The record of this member. Names and address lists beyond the limits are cut: they are hints for
     /// people and dialers, and a member that is already agreed on must not be refused for them.
     pub fn encode(&self) -> Vec<u8> {
+        if self.witness {
+            return record::encode(FORMAT_3, &WitnessV3::of(self));
+        }
         if self.version.is_empty() {
             return record::encode(FORMAT, &MemberV1::of(self));
         }
@@ -345,7 +384,8 @@ impl Member {
         let fault = |f: record::Fault| f.into_error("a member's record", Kind::Corrupt);
         let member = match bytes.first() {
             Some(&FORMAT) => record::decode::<MemberV1<'_>>(FORMAT, bytes).map_err(fault)?.into_member(),
-            _ => record::decode::<MemberV2<'_>>(FORMAT_2, bytes).map_err(fault)?.into_member(),
+            Some(&FORMAT_2) => record::decode::<MemberV2<'_>>(FORMAT_2, bytes).map_err(fault)?.into_member(),
+            _ => record::decode::<WitnessV3<'_>>(FORMAT_3, bytes).map_err(fault)?.into_member(),
         };
         member.map_err(|e| damaged("a member's record", &e))
     }
@@ -388,6 +428,9 @@ impl Command {
             Command::Pin(pin) => CommandV1::Pin(PinV1::of(pin)),
             Command::Unpin(cid) => CommandV1::Unpin(cid.to_bytes().into()),
             Command::Expire(cid, at) => CommandV1::Expire(cid.to_bytes().into(), to_seconds(*at)),
+            Command::UpdateMember(member) if member.witness => {
+                return record::encode(FORMAT_3, &CommandV3::UpdateWitness(WitnessV3::of(member)))
+            }
             Command::UpdateMember(member) if member.version.is_empty() => {
                 CommandV1::UpdateMember(MemberV1::of(member))
             }
@@ -421,7 +464,8 @@ impl Command {
         let fault = |f: record::Fault| f.into_error("a command", Kind::Invalid);
         let command = match bytes.first() {
             Some(&FORMAT) => Command::of_v1(record::decode(FORMAT, bytes).map_err(fault)?)?,
-            _ => Command::of_v2(record::decode(FORMAT_2, bytes).map_err(fault)?)?,
+            Some(&FORMAT_2) => Command::of_v2(record::decode(FORMAT_2, bytes).map_err(fault)?)?,
+            _ => Command::of_v3(record::decode(FORMAT_3, bytes).map_err(fault)?)?,
         };
         command.check()?;
         Ok(command)
@@ -447,6 +491,11 @@ impl Command {
             CommandV2::UpdateMember(member) => Command::UpdateMember(member.into_member()?),
             CommandV2::Reallocate(moves) => Command::Reallocate(moves.into_moves()?),
         })
+    }
+
+    fn of_v3(v3: CommandV3<'_>) -> Result<Command> {
+        let CommandV3::UpdateWitness(member) = v3;
+        member.into_member().map(Command::UpdateMember)
     }
 }
 

@@ -13,6 +13,7 @@ use super::types::{Applied, Command, Event, Member, Outcome, RaftId, Role};
 use super::{version, Move, Pin, PinMode};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
+use crate::planted::{self, Bug};
 use crate::store::{record, StateStore, Table, WriteBatch};
 use cid::Cid;
 use raft::eraftpb::ConfState;
@@ -98,7 +99,8 @@ impl Draft {
 
     /// Writes a row and keeps the digest in step with it.
     fn put(&mut self, table: Table, key: Vec<u8>, value: Option<Vec<u8>>) -> Result<()> {
-        if let Some(old) = self.get(table, &key)? {
+        let kept = planted::is(Bug::DigestKeepsDeleted) && value.is_none();
+        if let Some(old) = self.get(table, &key)?.filter(|_| !kept) {
             self.digest = self.digest.wrapping_sub(digest::row(table, &key, &old));
         }
         if let Some(new) = &value {
@@ -196,7 +198,7 @@ impl Machine {
         let done = match command {
             None => Ok((Outcome::Done, Vec::new())),
             Some(Command::Pin(pin)) => put_pin(&mut draft, *pin)
-                .map(|pin| (Outcome::Pin(Box::new(pin.clone())), vec![Event::Pinned(Box::new(pin))])),
+                .map(|pin| (Outcome::Pin(Box::new(pin.clone())), vec![Event::Pinned(Arc::new(pin))])),
             Some(Command::PinMany(pins)) => put_pins(&mut draft, pins),
             Some(Command::Reallocate(moves)) => move_pins(&mut draft, moves),
             Some(Command::Unpin(cid)) => remove_pin(&mut draft, &cid, None),
@@ -220,7 +222,9 @@ impl Machine {
             Ok((outcome, events)) => (Ok(outcome), events),
             Err(Failure::Answer(error)) => {
                 // All or nothing: what a refused command had drafted goes away, its place in history stays.
-                draft = self.draft(at)?;
+                if !planted::is(Bug::RefusedHalfDone) {
+                    draft = self.draft(at)?;
+                }
                 (Err(error), Vec::new())
             }
             Err(Failure::Peer(error)) => return Err(error),
@@ -399,7 +403,7 @@ impl Machine {
 
     /// Whether this Raft id was removed (and is among the last [`MAX_REMOVED`] that were).
     pub fn is_removed(&self, id: RaftId) -> bool {
-        self.removed.contains(&id)
+        self.removed.contains(&id) && !planted::is(Bug::RemovedComesBack)
     }
 
     /// How far the log has been applied.
@@ -476,7 +480,7 @@ fn put_pins(draft: &mut Draft, pins: Vec<Pin>) -> Step<(Outcome, Vec<Event>)> {
             Failure::Answer(error) => Failure::Answer(error.context(format!("pin {cid}"))),
             peer => peer,
         })?;
-        events.push(Event::Pinned(Box::new(pin)));
+        events.push(Event::Pinned(Arc::new(pin)));
     }
     Ok((Outcome::Done, events))
 }
@@ -487,12 +491,13 @@ fn move_pins(draft: &mut Draft, moves: Vec<Move>) -> Step<(Outcome, Vec<Event>)>
     for Move { cid, from, to } in moves {
         let Some(mut pin) = draft.pin(&cid)? else { continue };
         // An everywhere pin has no list of holders to move in.
-        if pin.is_everywhere() || pin.allocations != from || from == to {
+        let moved = pin.allocations != from && !planted::is(Bug::MoveWithoutCompare);
+        if pin.is_everywhere() || moved || from == to {
             continue;
         }
         pin.allocations = to;
         draft.put(Table::Pins, cid.to_bytes(), Some(pin.encode()))?;
-        events.push(Event::Moved(Box::new(pin)));
+        events.push(Event::Moved(Arc::new(pin)));
     }
     Ok((Outcome::Moved(events.len() as u32), events))
 }
@@ -502,7 +507,9 @@ fn move_pins(draft: &mut Draft, moves: Vec<Move>) -> Step<(Outcome, Vec<Event>)>
 fn remove_pin(draft: &mut Draft, cid: &Cid, expiry: Option<Timestamp>) -> Step<(Outcome, Vec<Event>)> {
     let old = draft.pin(cid)?;
     if let Some(expiry) = expiry {
-        if expiry.is_zero() || old.as_ref().is_none_or(|pin| pin.expire_at != expiry) {
+        let prolonged = |pin: &Pin| pin.expire_at != expiry && !planted::is(Bug::ExpiryWithoutCompare);
+        let early = planted::is(Bug::ExpiryByLocalClock) && expiry > planted::now();
+        if expiry.is_zero() || early || old.as_ref().is_none_or(prolonged) {
             return Ok((Outcome::Done, Vec::new()));
         }
     }
@@ -510,5 +517,5 @@ fn remove_pin(draft: &mut Draft, cid: &Cid, expiry: Option<Timestamp>) -> Step<(
         return Err(Failure::Answer(Error::not_found("pin is not part of the pinset")));
     };
     draft.put(Table::Pins, cid.to_bytes(), None)?;
-    Ok((Outcome::Pin(Box::new(old.clone())), vec![Event::Unpinned(Box::new(old))]))
+    Ok((Outcome::Pin(Box::new(old.clone())), vec![Event::Unpinned(Arc::new(old))]))
 }

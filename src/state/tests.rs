@@ -45,7 +45,15 @@ fn full_pin(name: &str) -> Pin {
 
 fn member(id: RaftId, name: &str, role: Role) -> Member {
     let addresses = vec!["/ip4/10.0.0.1/tcp/9096".parse::<Multiaddr>().expect("address")];
-    Member { raft_id: id, peer_id: peer(name), name: name.into(), addresses, role, version: String::new() }
+    Member {
+        raft_id: id,
+        peer_id: peer(name),
+        name: name.into(),
+        addresses,
+        role,
+        version: String::new(),
+        witness: false,
+    }
 }
 
 fn commands() -> Vec<Command> {
@@ -63,6 +71,34 @@ fn commands() -> Vec<Command> {
         ]),
         Command::Reallocate(Vec::new()),
     ]
+}
+
+#[test]
+fn a_witness_has_a_record_of_its_own_and_everybody_else_keeps_the_old_ones() {
+    let plain = member(7, "ana", Role::Voter);
+    let told = Member { version: "0.2.0".into(), ..plain.clone() };
+    let witness = Member { witness: true, ..told.clone() };
+    let young = Member { witness: true, ..plain.clone() };
+    for (member, format, needs) in [
+        (&plain, 1, version::FIRST),
+        (&told, 2, version::MEMBER_VERSIONS),
+        (&witness, 3, version::WITNESS),
+        (&young, 3, version::WITNESS),
+    ] {
+        let record = member.encode();
+        assert_eq!(record[0], format, "{member:?}");
+        assert_eq!(Member::decode(&record).unwrap(), *member);
+        let command = Command::UpdateMember(member.clone());
+        assert_eq!((command.encode()[0], command.needs(), member.needs()), (format, needs, needs));
+        assert_eq!(Command::decode(&command.encode()).unwrap(), command);
+        for cut in 0..record.len() {
+            assert!(Member::decode(&record[..cut]).is_err());
+        }
+    }
+    // What a release without witnesses is given it must refuse as newer, never misread.
+    let newer = [vec![4], witness.encode()[1..].to_vec()].concat();
+    assert_eq!(Member::decode(&newer).unwrap_err().kind(), Kind::Version);
+    assert_eq!(Command::decode(&newer).unwrap_err().kind(), Kind::Version);
 }
 
 #[test]

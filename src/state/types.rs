@@ -1,12 +1,13 @@
 //! Commands, their outcomes, and members: the vocabulary between cluster, consensus and state.
 
 use super::moves::Move;
-use super::pin::Pin;
+use super::pin::{Pin, PinMode};
 use super::version;
 use crate::clock::Timestamp;
 use cid::Cid;
 use libp2p::{Multiaddr, PeerId};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// A Raft id: a random, non-zero u64 made once per data directory. A re-flashed card comes back
 /// with a new one, because raft-rs aborts the process when an empty log returns under an old id.
@@ -39,9 +40,19 @@ pub struct Member {
     /// The version of its pinfold, so that the others can tell it when it is dead; empty for one that joined, or
     /// last spoke, while the [cluster version](super::version) was 1.
     pub version: String,
+    /// Whether it is a *witness*: it keeps the log and the replicated state and votes like any other, and holds no
+    /// content. Nothing is allocated to it, and a pin that is everywhere is everywhere but there. From
+    /// [`version::WITNESS`] on.
+    pub witness: bool,
 }
 
 impl Member {
+    /// Whether this member has to hold the content of a pin.
+    #[must_use]
+    pub fn is_to_hold(&self, pin: &Pin) -> bool {
+        !self.witness && pin.is_allocated_to(&self.peer_id)
+    }
+
     /// More addresses than this are not replicated.
     pub const MAX_ADDRESSES: usize = 16;
     /// Longest name that is replicated, in bytes.
@@ -60,7 +71,7 @@ pub enum Command {
     Unpin(Cid),
     /// Remove this pin only if it still has exactly this expiry (proposed by the leader).
     Expire(Cid, Timestamp),
-    /// Change name, addresses and version of a member (never its role).
+    /// Change name, addresses, version and the trait of being a witness of a member (never its role).
     UpdateMember(Member),
     /// Put many pins in one entry (bulk import); at most [`Command::MAX_BATCH`].
     PinMany(Vec<Pin>),
@@ -72,24 +83,47 @@ pub enum Command {
     Reallocate(Vec<Move>),
 }
 
+impl Member {
+    /// The cluster version from which on the log may hold this record.
+    #[must_use]
+    pub fn needs(&self) -> u16 {
+        match (self.witness, self.version.is_empty()) {
+            (true, _) => version::WITNESS,
+            (false, false) => version::MEMBER_VERSIONS,
+            (false, true) => version::FIRST,
+        }
+    }
+}
+
 impl Command {
     /// Most pins in one [`Command::PinMany`], most moves in one [`Command::Reallocate`].
     pub const MAX_BATCH: usize = 1_000;
     /// Largest encoded command, bytes.
     pub const MAX_BYTES: usize = 1 << 20;
 
+    /// Whether every state accepts it: its outcome is known without looking.
+    #[must_use]
+    pub fn is_never_refused(&self) -> bool {
+        let recursive = |pin: &Pin| pin.mode == PinMode::Recursive;
+        match self {
+            Command::Pin(pin) => recursive(pin),
+            Command::PinMany(pins) => pins.iter().all(recursive),
+            Command::Expire(..) | Command::RaiseVersion(_) | Command::Reallocate(_) => true,
+            Command::Unpin(_) | Command::UpdateMember(_) => false,
+        }
+    }
+
     /// The cluster version from which on this command may be proposed.
     #[must_use]
     pub fn needs(&self) -> u16 {
         match self {
-            Command::UpdateMember(member) if !member.version.is_empty() => version::MEMBER_VERSIONS,
+            Command::UpdateMember(member) => member.needs(),
             Command::Reallocate(_) => version::REALLOCATE,
             // What 0.1.0 knew; and what makes the cluster leave its version, of which every member has said
             // that it can follow.
             Command::Pin(_)
             | Command::Unpin(_)
             | Command::Expire(..)
-            | Command::UpdateMember(_)
             | Command::PinMany(_)
             | Command::RaiseVersion(_) => version::FIRST,
         }
@@ -116,17 +150,26 @@ pub struct Applied {
     pub term: u64,
 }
 
-/// What applying changed, told to the local tracker and the cluster room, in log order.
+/// What applying changed, told to the local tracker and the cluster room, in log order. Pins are shared: thousands of
+/// them may wait for a reader at one time.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// A pin was put (new or changed).
-    Pinned(Box<Pin>),
+    Pinned(Arc<Pin>),
     /// A pin got other holders, by nobody's wish but the cluster's: who holds it already has nothing to do.
-    Moved(Box<Pin>),
+    Moved(Arc<Pin>),
     /// A pin was removed.
-    Unpinned(Box<Pin>),
+    Unpinned(Arc<Pin>),
     /// The set of members, or a member's record, changed.
     MembersChanged,
     /// The whole state was replaced by a snapshot: compare everything again.
     Replaced,
+}
+
+impl Event {
+    /// Whether it is about one pin, and not about the members or the whole state.
+    #[must_use]
+    pub fn is_of_a_pin(&self) -> bool {
+        matches!(self, Event::Pinned(_) | Event::Moved(_) | Event::Unpinned(_))
+    }
 }

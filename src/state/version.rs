@@ -17,16 +17,20 @@
 /// What every pinfold speaks, and what a cluster speaks whose state does not say otherwise.
 pub const FIRST: u16 = 1;
 /// The highest version that this program speaks.
-pub const SPOKEN: u16 = 2;
+pub const SPOKEN: u16 = 3;
 
 /// From this version on members' records carry the version of their software.
 pub const MEMBER_VERSIONS: u16 = 2;
 /// From this version on pins may be moved by `Command::Reallocate`.
 pub const REALLOCATE: u16 = 2;
+/// From this version on a member may be a witness.
+pub const WITNESS: u16 = 3;
+/// From this version on proposals say since when they may be in a log (see `consensus::proposals`).
+pub const PROPOSALS_SAY_SINCE: u16 = 3;
 
 /// Which releases speak which version: from this release (major, minor) on, until the next line. A release that
 /// is not out yet is above the last line and counts as that: it speaks whatever we do.
-const RELEASES: [((u64, u64), u16); 2] = [((0, 1), FIRST), ((0, 2), SPOKEN)];
+const RELEASES: [((u64, u64), u16); 3] = [((0, 1), FIRST), ((0, 2), REALLOCATE), ((0, 3), SPOKEN)];
 
 /// What a release speaks at least, by its version (`0.2.1`, `0.3.0-rc1`): all that a joining peer tells of itself.
 /// What is no version speaks the first.
@@ -57,8 +61,10 @@ mod tests {
             ("0.1.17", 1),
             ("0.2.0", 2),
             ("v0.2.0-rc1", 2),
-            ("0.99.0+git", 2),
-            ("7.0.0", 2),
+            ("0.3.0", 3),
+            ("0.3.0-dev", 3),
+            ("0.99.0+git", 3),
+            ("7.0.0", 3),
             ("", 1),
             ("0", 1),
             ("nonsense", 1),
@@ -68,7 +74,8 @@ mod tests {
             assert_eq!(spoken_by(release), speaks, "{release}");
         }
         assert_eq!(spoken_by(crate::VERSION), SPOKEN, "this release is missing in the table");
-        assert_eq!(first_release(SPOKEN), "0.2.0 or newer");
+        assert_eq!(first_release(REALLOCATE), "0.2.0 or newer");
+        assert_eq!(first_release(SPOKEN), "0.3.0 or newer");
         assert_eq!(first_release(SPOKEN + 1), "a newer one");
     }
 }

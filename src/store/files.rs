@@ -3,28 +3,19 @@
 //! A rename is atomic but not durable, and neither is a new file's name: the directory has to be flushed.
 
 use crate::error::{Context as _, Error, Result};
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{BufWriter, Write};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-/// Makes a directory for this user only, with its parents, if it is not there yet.
+/// Makes a directory for this user only, with its parents, if it is not there yet; their names are durable.
 pub(crate) fn make_dir(dir: &Path) -> Result<()> {
-    if dir.is_dir() {
-        return Ok(());
-    }
-    let doing = || format!("making the folder {}", dir.display());
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).context(doing())?;
-    match dir.parent().filter(|p| !p.as_os_str().is_empty()) {
-        Some(parent) => sync_dir(parent),
-        None => Ok(()),
-    }
+    crate::durable::make_folder(dir)
 }
 
 /// Makes the names in a directory durable.
 pub(super) fn sync_dir(dir: &Path) -> Result<()> {
-    let doing = || format!("flushing the folder {}", dir.display());
-    File::open(dir).and_then(|d| d.sync_all()).context(doing())
+    crate::durable::sync_folder(dir)
 }
 
 /// Removes a directory and all in it; it need not be there.

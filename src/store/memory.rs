@@ -2,11 +2,18 @@
 //!
 //! For the simulator and for tests. Both stores are handles: clones share the same "disk", so that a test
 //! can crash a peer, throw its driver away, and start a new one on what would have survived. The disk can
-//! also be told to be full, or to fail.
+//! also be told to be full, or to fail ([`Trouble`]).
+//!
+//! A commit takes time on a real disk, and the power may go meanwhile. LMDB's commits are atomic: such a one is there
+//! afterwards or it is not. So what the simulator calls *under way* can still be undone: a flush of the state is
+//! begun and ended ([`MemoryState::begin_flush`]), an install and the appends to a watched log keep what they replaced
+//! until they are settled, and the crash says which of them the disk had finished. The log remembers its
+//! appends only when asked to ([`MemoryLog::watch`]): nobody else would ever settle them.
 
-use super::overlay::{check_row, slot, Overlay, Row};
+use super::overlay::{check_row, slot, Layer, Overlay, Row};
 use super::{Incarnation, LogBatch, LogStore, SnapshotSink, SnapshotSource, StateStore, Table, WriteBatch};
 use crate::error::{Error, Result};
+use crate::planted::{self, Bug};
 use crate::state::{Applied, RaftId};
 use raft::eraftpb::{Entry, HardState};
 use std::collections::{BTreeMap, VecDeque};
@@ -23,6 +30,44 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What is wrong with a disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Trouble {
+    /// Nothing.
+    #[default]
+    None,
+    /// Writes and flushes fail, and leave nothing.
+    Fails,
+    /// Writes and flushes report an error, and what they wrote is there all the same: a flush whose answer was lost.
+    FailsLate,
+    /// There is no room left, not even for what is agreed on.
+    Full,
+}
+
+impl Trouble {
+    /// The error of a write, if it fails.
+    fn error(self) -> Result<()> {
+        match self {
+            Trouble::None => Ok(()),
+            Trouble::Fails | Trouble::FailsLate => Err(failed()),
+            Trouble::Full => Err(Error::full("the simulated disk is full")),
+        }
+    }
+
+    /// Whether a write leaves anything.
+    fn writes(self) -> bool {
+        matches!(self, Trouble::None | Trouble::FailsLate)
+    }
+
+    fn of(failing: bool) -> Self {
+        if failing {
+            Trouble::Fails
+        } else {
+            Trouble::None
+        }
+    }
+}
+
 /// The state in memory.
 #[derive(Clone, Default)]
 pub struct MemoryState {
@@ -33,8 +78,14 @@ pub struct MemoryState {
 struct StateDisk {
     durable: Tables,
     overlay: Overlay,
+    /// A flush under way.
+    flushing: Option<(Arc<Layer>, Applied)>,
+    /// What an install that is not settled replaced.
+    before: Option<(Tables, Applied)>,
+    /// The mark of the last install.
+    installed: Applied,
     full: Option<String>,
-    failing: bool,
+    trouble: Trouble,
 }
 
 fn counts(tables: &Tables) -> [u64; Table::ALL.len()] {
@@ -50,11 +101,25 @@ fn failed() -> Error {
 }
 
 impl StateDisk {
-    fn flush(&mut self) -> Result<Applied> {
-        if self.failing {
-            return Err(failed());
+    fn begin_flush(&mut self) -> bool {
+        if self.flushing.is_none() {
+            self.flushing = self.overlay.start_flush();
         }
-        let Some((layer, applied)) = self.overlay.start_flush() else { return Ok(self.overlay.durable()) };
+        self.flushing.is_some()
+    }
+
+    fn end_flush(&mut self) -> Result<Applied> {
+        let Some((layer, applied)) = self.flushing.take() else { return Ok(self.overlay.durable()) };
+        if self.trouble.writes() {
+            self.carry(&layer);
+            self.overlay.end_flush(applied);
+        } else {
+            self.overlay.abort_flush();
+        }
+        self.trouble.error().map(|()| applied)
+    }
+
+    fn carry(&mut self, layer: &Layer) {
         for table in Table::ALL {
             let rows = &mut self.durable[slot(table)];
             for (key, value) in layer.table(table) {
@@ -64,8 +129,14 @@ impl StateDisk {
                 };
             }
         }
-        self.overlay.end_flush(applied);
-        Ok(applied)
+    }
+
+    /// One commit takes place at a time: what is under way ends first.
+    fn flush(&mut self) -> Result<Applied> {
+        self.end_flush()?;
+        self.trouble.error()?;
+        self.begin_flush();
+        self.end_flush()
     }
 }
 
@@ -77,8 +148,45 @@ impl MemoryState {
 
     /// Pulls the plug: only what was flushed is left.
     pub fn crash(&self) {
+        self.crash_with(false, true);
+    }
+
+    /// Pulls the plug, and says what the disk had finished of what was under way: the flush, the install.
+    pub fn crash_with(&self, flushed: bool, installed: bool) {
         let mut disk = lock(&self.shared);
-        disk.overlay = Overlay::new(counts(&disk.durable), disk.overlay.durable());
+        let mut mark = disk.overlay.durable();
+        if let Some((layer, applied)) = disk.flushing.take().filter(|_| flushed) {
+            disk.carry(&layer);
+            mark = if planted::is(Bug::MarkInOtherCommit) { mark } else { applied };
+        }
+        if let Some((tables, applied)) = disk.before.take().filter(|_| !installed) {
+            disk.durable = tables;
+            mark = applied;
+        }
+        disk.overlay = Overlay::new(counts(&disk.durable), mark);
+    }
+
+    /// Begins a flush that takes a while; whether there is anything to flush.
+    pub fn begin_flush(&self) -> bool {
+        lock(&self.shared).begin_flush()
+    }
+
+    /// Ends the flush that was begun.
+    ///
+    /// # Errors
+    /// When the disk is in trouble.
+    pub fn end_flush(&self) -> Result<Applied> {
+        lock(&self.shared).end_flush()
+    }
+
+    /// The last install is on the disk for good.
+    pub fn settle(&self) {
+        lock(&self.shared).before = None;
+    }
+
+    /// The mark of the last snapshot that was installed.
+    pub fn installed(&self) -> Applied {
+        lock(&self.shared).installed
     }
 
     /// Lets [`StateStore::full`] say this from now on.
@@ -88,7 +196,12 @@ impl MemoryState {
 
     /// Lets every write and flush fail from now on, or succeed again.
     pub fn set_failing(&self, failing: bool) {
-        lock(&self.shared).failing = failing;
+        self.set_trouble(Trouble::of(failing));
+    }
+
+    /// Lets every write and flush meet this trouble from now on.
+    pub fn set_trouble(&self, trouble: Trouble) {
+        lock(&self.shared).trouble = trouble;
     }
 }
 
@@ -119,9 +232,8 @@ impl StateStore for MemoryState {
 
     fn write(&self, batch: WriteBatch) -> Result<()> {
         let mut disk = lock(&self.shared);
-        if disk.failing {
-            return Err(failed());
-        }
+        // A write only goes to memory, where no late failure can meet it.
+        disk.trouble.error()?;
         let StateDisk { durable, overlay, .. } = &mut *disk;
         overlay.write(batch, |table, key| Ok(durable[slot(table)].contains_key(key)))
     }
@@ -163,12 +275,26 @@ impl StateStore for MemoryState {
             .downcast::<Sink>()
             .map_err(|_| Error::internal("a snapshot was built for another store"))?;
         let mut disk = lock(&self.shared);
+        disk.end_flush()?;
+        disk.trouble.error()?;
         // Local records survive, also those that were not durable yet.
-        disk.flush()?;
+        let base = disk.durable[slot(Table::Local)].iter();
+        let base = base.map(|(key, value)| Ok::<_, Infallible>((key.as_slice(), value.as_slice())));
+        let local = match disk.overlay.scan(Table::Local, None, usize::MAX, base) {
+            Ok(rows) => rows,
+            Err(never) => match never {},
+        };
         let mut tables = sink.tables;
-        tables[slot(Table::Local)] = std::mem::take(&mut disk.durable[slot(Table::Local)]);
+        if planted::is(Bug::SnapshotOnTop) {
+            for (key, old) in &disk.durable[slot(Table::Pins)] {
+                tables[slot(Table::Pins)].entry(key.clone()).or_insert_with(|| old.clone());
+            }
+        }
+        tables[slot(Table::Local)] = local.into_iter().collect();
+        let mark = disk.overlay.durable();
         disk.overlay = Overlay::new(counts(&tables), applied);
-        disk.durable = tables;
+        disk.before = Some((std::mem::replace(&mut disk.durable, tables), mark));
+        disk.installed = applied;
         Ok(())
     }
 }
@@ -233,7 +359,21 @@ struct LogDisk {
     entries: VecDeque<Entry>,
     mark: Applied,
     durable_mark: Applied,
-    failing: bool,
+    /// What the appends under way replaced, oldest first; `None` for a log that is not watched.
+    under_way: Option<VecDeque<Undo>>,
+    trouble: Trouble,
+}
+
+/// What one append replaced.
+struct Undo {
+    hard_state: HardState,
+    durable_mark: Applied,
+    /// Entries that went from the front and from the back.
+    front: Vec<Entry>,
+    back: Vec<Entry>,
+    added: usize,
+    /// Index of the first entry added; `u64::MAX` when there is none.
+    added_from: u64,
 }
 
 impl LogDisk {
@@ -244,6 +384,15 @@ impl LogDisk {
     fn get(&self, index: u64) -> Option<&Entry> {
         let first = self.entries.front()?.index;
         self.entries.get(usize::try_from(index.checked_sub(first)?).ok()?)
+    }
+
+    fn undo(&mut self, undo: Undo) {
+        self.entries.truncate(self.entries.len() - undo.added);
+        self.entries.extend(undo.back);
+        for entry in undo.front.into_iter().rev() {
+            self.entries.push_front(entry);
+        }
+        (self.hard_state, self.durable_mark) = (undo.hard_state, undo.durable_mark);
     }
 }
 
@@ -256,20 +405,83 @@ impl MemoryLog {
             entries: VecDeque::new(),
             mark: Applied::default(),
             durable_mark: Applied::default(),
-            failing: false,
+            under_way: None,
+            trouble: Trouble::None,
         };
         MemoryLog { shared: Arc::new(Mutex::new(disk)) }
     }
 
     /// Pulls the plug: a truncation that no append has carried to disk is undone.
     pub fn crash(&self) {
+        self.crash_with(usize::MAX);
+    }
+
+    /// Pulls the plug when the disk had finished so many of the appends under way.
+    pub fn crash_with(&self, finished: usize) {
         let mut disk = lock(&self.shared);
+        let mut appends = disk.under_way.take();
+        while appends.as_ref().is_some_and(|a| a.len() > finished) {
+            if let Some(undo) = appends.as_mut().and_then(VecDeque::pop_back) {
+                disk.undo(undo);
+            }
+        }
+        disk.under_way = appends.map(|_| VecDeque::new());
         disk.mark = disk.durable_mark;
+    }
+
+    /// From now on appends are under way until they are settled.
+    pub fn watch(&self) {
+        lock(&self.shared).under_way.get_or_insert_default();
+    }
+
+    /// The oldest `appends` of those under way are on the disk for good.
+    pub fn settle(&self, appends: usize) {
+        if let Some(under_way) = &mut lock(&self.shared).under_way {
+            under_way.drain(..appends.min(under_way.len()));
+        }
+    }
+
+    /// The hard state that would be there after a power cut now.
+    pub fn durable_hard_state(&self) -> HardState {
+        let disk = lock(&self.shared);
+        let first = disk.under_way.as_ref().and_then(VecDeque::front);
+        first.map_or(&disk.hard_state, |undo| &undo.hard_state).clone()
+    }
+
+    /// Up to where the log is truncated on the disk.
+    pub fn durable_mark(&self) -> Applied {
+        let disk = lock(&self.shared);
+        let first = disk.under_way.as_ref().and_then(VecDeque::front);
+        first.map_or(disk.durable_mark, |undo| undo.durable_mark)
+    }
+
+    /// Whether this entry is on the disk for good: it would be there after a power cut now, whatever becomes of the
+    /// appends under way. What was truncated counts: the state has it.
+    pub fn has_durably(&self, index: u64, term: u64) -> bool {
+        let disk = lock(&self.shared);
+        let is_it = |entry: &Entry| entry.index == index && entry.term == term;
+        let Some(oldest) = disk.under_way.as_ref().and_then(VecDeque::front) else {
+            return index <= disk.mark.index || disk.get(index).is_some_and(is_it);
+        };
+        // An entry that an append under way has added is not, and one that it has removed still is.
+        let mut added = u64::MAX;
+        for undo in disk.under_way.iter().flatten() {
+            if index < added && undo.front.iter().chain(&undo.back).any(is_it) {
+                return true;
+            }
+            added = added.min(undo.added_from);
+        }
+        index <= oldest.durable_mark.index || index < added && disk.get(index).is_some_and(is_it)
     }
 
     /// Lets every append fail from now on, or succeed again.
     pub fn set_failing(&self, failing: bool) {
-        lock(&self.shared).failing = failing;
+        self.set_trouble(Trouble::of(failing));
+    }
+
+    /// Lets every append meet this trouble from now on.
+    pub fn set_trouble(&self, trouble: Trouble) {
+        lock(&self.shared).trouble = trouble;
     }
 }
 
@@ -329,8 +541,8 @@ impl LogStore for MemoryLog {
         if batch.entries.is_empty() && batch.hard_state.is_none() && batch.reset_to.is_none() {
             return Ok(());
         }
-        if disk.failing {
-            return Err(failed());
+        if !disk.trouble.writes() {
+            return disk.trouble.error();
         }
         let (mark, last) = batch.reset_to.map_or((disk.mark, disk.last()), |mark| (mark, mark.index));
         if let Some(first) = batch.entries.first() {
@@ -342,24 +554,42 @@ impl LogStore for MemoryLog {
                 )));
             }
         }
-        if batch.reset_to.is_some() {
-            disk.entries.clear();
+        let mut undo = Undo {
+            hard_state: disk.hard_state.clone(),
+            durable_mark: disk.durable_mark,
+            front: Vec::new(),
+            back: Vec::new(),
+            added: batch.entries.len(),
+            added_from: batch.entries.first().map_or(u64::MAX, |entry| entry.index),
+        };
+        if batch.reset_to.is_some() && !planted::is(Bug::LogKeptBehindSnapshot) {
+            undo.front.extend(disk.entries.drain(..));
         }
         disk.mark = mark;
         disk.durable_mark = mark;
         while disk.entries.front().is_some_and(|entry| entry.index <= mark.index) {
-            disk.entries.pop_front();
+            undo.front.extend(disk.entries.pop_front());
         }
         if let Some(first) = batch.entries.first() {
             while disk.entries.back().is_some_and(|entry| entry.index >= first.index) {
-                disk.entries.pop_back();
+                undo.back.extend(disk.entries.pop_back());
             }
+            undo.back.reverse();
         }
         disk.entries.extend(batch.entries);
+        if planted::is(Bug::ConflictingTailStays) {
+            let last = disk.last();
+            let tail = undo.back.iter().filter(|entry| entry.index > last).cloned();
+            undo.added += tail.clone().count();
+            disk.entries.extend(tail);
+        }
         if let Some(hard_state) = batch.hard_state {
             disk.hard_state = hard_state;
         }
-        Ok(())
+        if let Some(under_way) = &mut disk.under_way {
+            under_way.push_back(undo);
+        }
+        disk.trouble.error()
     }
 
     fn truncate(&mut self, index: u64) -> Result<()> {

@@ -7,6 +7,7 @@
 
 use super::{Table, WriteBatch};
 use crate::error::{Error, Result};
+use crate::planted::{self, Bug};
 use crate::state::Applied;
 use std::collections::BTreeMap;
 use std::iter::Peekable;
@@ -105,7 +106,8 @@ impl Overlay {
     /// What reads see of a key; `None` when the base must be asked.
     pub(super) fn get(&self, table: Table, key: &[u8]) -> Option<Option<&[u8]>> {
         let below = || self.flushing.as_ref().and_then(|layer| layer.get(table, key));
-        self.active.get(table, key).or_else(below)
+        let seen = self.active.get(table, key).or_else(below);
+        seen.filter(|value| value.is_some() || !planted::is(Bug::DeletionNotSeen))
     }
 
     pub(super) fn count(&self, table: Table) -> u64 {

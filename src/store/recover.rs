@@ -74,7 +74,10 @@ fn read_note(data: &Path) -> Result<Option<Note>> {
         .map_err(|e| Error::corrupt(format!("{} is damaged ({e}): move it away", path.display())))?;
     // A name and nothing else: it is joined to the folder above.
     if note.format > FORMAT || note.backup.is_empty() || note.backup.contains('/') || note.backup == ".." {
-        return Err(Error::corrupt(format!("{} is damaged, or of a newer pinfold: move it away", path.display())));
+        return Err(Error::corrupt(format!(
+            "{} is damaged, or of a newer pinfold: move it away",
+            path.display()
+        )));
     }
     Ok(Some(note))
 }
@@ -104,7 +107,10 @@ pub fn settle(data: &Path) -> Result<Option<Settled>> {
         files::sync_dir(parent(data))?;
         if let Some(note) = read_note(data)? {
             let backup = parent(data).join(note.backup);
-            log::warn!("store: a recovery that had been cut off was finished; the data from before is in {}", backup.display());
+            log::warn!(
+                "store: a recovery that had been cut off was finished; the data from before is in {}",
+                backup.display()
+            );
             return Ok(Some(Settled::Finished(backup)));
         }
     }
@@ -124,11 +130,17 @@ pub fn settle(data: &Path) -> Result<Option<Settled>> {
                 backup = swap::backup_name(data, BACKUP)?;
             }
             rename(&draft, &backup)?;
-            log::warn!("store: a recovery that had been cut off was finished; the data from before is in {}", backup.display());
+            log::warn!(
+                "store: a recovery that had been cut off was finished; the data from before is in {}",
+                backup.display()
+            );
             Settled::Finished(backup)
         }
         None => {
-            log::warn!("store: a recovery was cut off before it changed anything: {} is what it was", data.display());
+            log::warn!(
+                "store: a recovery was cut off before it changed anything: {} is what it was",
+                data.display()
+            );
             Settled::Undone
         }
     };

@@ -108,6 +108,34 @@ impl Tracker {
         store: Arc<dyn StateStore>,
         events: async_channel::Receiver<Event>,
     ) -> Tracker {
+        let (tracker, woken, changed) = Tracker::still(me, config, ipfs, store);
+        let inner = &tracker.inner;
+        let follow = runtime::spawn(follow(inner.clone(), events));
+        let dispatch = runtime::spawn(dispatch(inner.clone(), woken));
+        let keep = runtime::spawn(keeper::keep(inner.clone()));
+        let sync = runtime::spawn(keeper::sync_state(inner.clone()));
+        let flush = runtime::spawn(flush_lazily(inner.store.clone(), changed));
+        lock(&inner.tasks).extend([follow, dispatch, keep, sync, flush]);
+        tracker
+    }
+
+    /// The tracker of a witness: it never does anything. What an earlier life of this peer recorded stays.
+    pub fn idle(
+        me: PeerId,
+        config: TrackerConfig,
+        ipfs: Arc<dyn Ipfs>,
+        store: Arc<dyn StateStore>,
+    ) -> Tracker {
+        Tracker::still(me, config, ipfs, store).0
+    }
+
+    /// A tracker without its tasks, and what wakes them.
+    fn still(
+        me: PeerId,
+        config: TrackerConfig,
+        ipfs: Arc<dyn Ipfs>,
+        store: Arc<dyn StateStore>,
+    ) -> (Tracker, async_channel::Receiver<()>, async_channel::Receiver<()>) {
         let (wake, woken) = async_channel::bounded(1);
         let (dirty, changed) = async_channel::bounded(1);
         let limits =
@@ -131,13 +159,7 @@ impl Tracker {
             #[cfg(test)]
             skipped: std::sync::atomic::AtomicU64::new(0),
         });
-        let follow = runtime::spawn(follow(inner.clone(), events));
-        let dispatch = runtime::spawn(dispatch(inner.clone(), woken));
-        let keep = runtime::spawn(keeper::keep(inner.clone()));
-        let sync = runtime::spawn(keeper::sync_state(inner.clone()));
-        let flush = runtime::spawn(flush_lazily(inner.store.clone(), changed));
-        lock(&inner.tasks).extend([follow, dispatch, keep, sync, flush]);
-        Tracker { inner }
+        (Tracker { inner }, woken, changed)
     }
 
     /// Status of one CID here. A pin that should be held is looked up in IPFS, so that one removed behind

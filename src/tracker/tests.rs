@@ -77,7 +77,7 @@ impl Bench {
     /// Pins as the state machine does: the state first, then the event.
     fn pin(&self, n: u32, mode: PinMode) -> Pin {
         let pin = self.pin_unseen(n, mode);
-        self.events.try_send(Event::Pinned(Box::new(pin.clone()))).expect("followed");
+        self.events.try_send(Event::Pinned(Arc::new(pin.clone()))).expect("followed");
         pin
     }
 
@@ -91,7 +91,7 @@ impl Bench {
     fn unpin(&self, n: u32) {
         self.put(cid(n).to_bytes(), Table::Pins, None);
         let pin = Pin::new(cid(n), Timestamp::now());
-        self.events.try_send(Event::Unpinned(Box::new(pin))).expect("followed");
+        self.events.try_send(Event::Unpinned(Arc::new(pin))).expect("followed");
     }
 
     fn record(&self, n: u32) -> Option<Record> {

@@ -4,9 +4,11 @@
 //! folder, so that commands run on it exactly as a person would type them. Needs root and iproute2.
 
 use super::cluster::is_root;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 /// Boards and their switch; everything that runs on them ends with this value.
 pub struct Boards {
@@ -84,6 +86,28 @@ impl Boards {
         self.root.path().join(format!("board{n}"))
     }
 
+    /// The name of board `n`'s network namespace.
+    pub fn namespace(&self, n: usize) -> &str {
+        &self.names[n - 1]
+    }
+
+    /// Somebody on board `n` who makes connections.
+    pub fn porter(&self, n: usize) -> Porter {
+        Porter::start(self.namespace(n))
+    }
+
+    /// From now on nothing that board `from` sends to board `to` arrives, and `from` is not told: its packets go to a
+    /// card that nobody has. What `to` sends to `from` does arrive.
+    pub fn silence(&self, from: usize, to: usize) {
+        let lost = ["lladdr", "02:00:00:00:00:00", "dev", "eth0", "nud", "permanent"];
+        ip(&[&["-n", self.namespace(from), "neigh", "replace", &address(to)][..], &lost].concat());
+    }
+
+    /// Undoes [`Boards::silence`].
+    pub fn hear(&self, from: usize, to: usize) {
+        ip(&["-n", self.namespace(from), "neigh", "del", &address(to), "dev", "eth0"]);
+    }
+
     /// A program on board `n`, with a clean environment.
     pub fn command(&self, n: usize, program: &str) -> Command {
         let mut command = Command::new("ip");
@@ -116,6 +140,56 @@ impl Boards {
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         command.args(["-euc", script]).stdout(file.try_clone().expect("a log")).stderr(file);
         Running { child: command.spawn().expect("sh starts"), log }
+    }
+}
+
+/// Makes connections on a board for whoever is not on it: a socket stays in the network in which it was made, whoever
+/// uses it. Clone is cheap.
+#[derive(Clone)]
+pub struct Porter {
+    orders: std::sync::mpsc::Sender<Order>,
+}
+
+/// Where to, and for whom.
+type Order = (SocketAddr, std::sync::mpsc::SyncSender<std::io::Result<TcpStream>>);
+
+/// A connection on the same board is there at once or never.
+const CONNECT: Duration = Duration::from_secs(2);
+
+impl Porter {
+    /// A thread that lives on the board.
+    fn start(namespace: &str) -> Porter {
+        let entrance = std::fs::File::open(format!("/run/netns/{namespace}")).expect("a namespace");
+        let (orders, taken) = std::sync::mpsc::channel::<Order>();
+        std::thread::spawn(move || {
+            enter(&entrance).expect("root may enter a namespace");
+            for (to, reply) in taken {
+                let _ = reply.send(TcpStream::connect_timeout(&to, CONNECT));
+            }
+        });
+        Porter { orders }
+    }
+
+    /// A connection to an address as it is on the board.
+    pub fn connect(&self, to: SocketAddr) -> std::io::Result<TcpStream> {
+        let (reply, answer) = std::sync::mpsc::sync_channel(1);
+        let gone = |_| std::io::Error::other("the porter is gone");
+        self.orders.send((to, reply)).map_err(|_| std::io::Error::other("the porter is gone"))?;
+        answer.recv().map_err(gone)?
+    }
+}
+
+/// Moves the calling thread, and no other, into a network namespace.
+#[allow(unsafe_code)]
+fn enter(namespace: &std::fs::File) -> std::io::Result<()> {
+    extern "C" {
+        fn setns(fd: std::ffi::c_int, kind: std::ffi::c_int) -> std::ffi::c_int;
+    }
+    const NETWORK: std::ffi::c_int = 0x4000_0000;
+    // SAFETY: a system call that takes two numbers and touches no memory.
+    match unsafe { setns(std::os::fd::AsRawFd::as_raw_fd(namespace), NETWORK) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
     }
 }
 

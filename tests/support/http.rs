@@ -44,8 +44,20 @@ pub fn send(
     headers: &[(String, String)],
     body: Option<&[u8]>,
 ) -> Result<Answer, String> {
-    let mut stream = TcpStream::connect(to).map_err(|e| format!("cannot connect to {to}: {e}"))?;
+    let stream = TcpStream::connect(to).map_err(|e| format!("cannot connect to {to}: {e}"))?;
     stream.set_read_timeout(Some(Duration::from_secs(120))).map_err(|e| e.to_string())?;
+    send_over(stream, &to.to_string(), method, path, headers, body)
+}
+
+/// The same over a connection that is there already.
+pub fn send_over(
+    mut stream: impl Read + Write,
+    to: &str,
+    method: &str,
+    path: &str,
+    headers: &[(String, String)],
+    body: Option<&[u8]>,
+) -> Result<Answer, String> {
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n");
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));

@@ -7,6 +7,9 @@
 //! It must never: log a password or a token, or let an empty user or password match.
 
 mod door;
+#[cfg(any(test, fuzzing))]
+#[path = "../../../tests/fuzz/targets/tokens.rs"]
+pub(crate) mod fuzz;
 mod token;
 
 use crate::error::{Context, Error, Result};

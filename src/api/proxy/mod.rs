@@ -26,7 +26,7 @@ mod add;
 mod cors;
 mod forward;
 mod listing;
-mod node;
+pub(crate) mod node;
 mod paths;
 mod pins;
 mod put;

@@ -8,6 +8,7 @@
 //! anything that is [`Cluster`]'s to decide.
 
 pub(super) mod add;
+mod bulk;
 mod content;
 mod moves;
 mod peers;
@@ -123,6 +124,7 @@ impl Rest {
             ["allocations"] if get => self.allocations(&call).await,
             ["allocations", cid] if get => self.allocation(cid).await,
             ["pins"] if get => self.status_all(&call).await,
+            ["pins"] if post => self.pin_list(call).await,
             ["pins", "recover"] if post => self.recover_all(&call).await,
             ["pins", "sync"] if post => self.sync_all(&call).await,
             ["pins", cid, "sync"] if post => self.sync(cid, &call).await,

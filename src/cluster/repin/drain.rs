@@ -32,6 +32,11 @@ impl Cluster {
         if !self.member_ids().contains(&peer) {
             return Err(Error::not_found(format!("{peer} is not a member of this cluster: see `peers ls`")));
         }
+        if self.is_witness_member(&peer) {
+            return Err(Error::conflict(format!(
+                "{peer} is a witness and holds no content: there is nothing to drain"
+            )));
+        }
         Ok(self.as_stream(move |cluster, tell| async move { cluster.drain_one(peer, undo, &tell).await }))
     }
 

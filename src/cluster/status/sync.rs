@@ -58,6 +58,9 @@ impl Cluster {
         let me = self.inner.me;
         let members = self.inner.consensus.members().into_iter().filter(|m| !local || m.peer_id == me);
         let opened = members.map(|member| async move {
+            if member.witness {
+                return Rows::none(member);
+            }
             let source = if member.peer_id == me {
                 let (sender, rows) = async_channel::bounded(AHEAD);
                 let tracker = self.tracker().clone();

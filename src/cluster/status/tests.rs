@@ -23,6 +23,7 @@ fn members() -> Vec<Member> {
         addresses: Vec::new(),
         role: Role::Voter,
         version: String::new(),
+        witness: false,
     };
     (0..PEERS).map(member).collect()
 }

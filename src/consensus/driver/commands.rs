@@ -5,6 +5,7 @@ use crate::consensus::membership;
 use crate::consensus::message::Body;
 use crate::consensus::proposals::{id_of, Reply};
 use crate::error::{Error, Result};
+use crate::planted::{self, Bug};
 use crate::state::{Applied, Command, Event, MemberChange};
 use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType};
 
@@ -75,6 +76,7 @@ impl Driver {
             self.node.raft.mut_store().set_applied(at);
         }
         self.applied_at = self.now;
+        self.changed_pins += events.iter().filter(|event| event.is_of_a_pin()).count();
         if events.contains(&Event::MembersChanged) {
             self.note_members();
             out.show_members(&self.members);
@@ -140,6 +142,17 @@ impl Driver {
         Ok(events)
     }
 
+    /// Only for [`Bug::ConfChangeAtAppend`].
+    pub(super) fn count_changes(&mut self, appended: &[Entry]) -> Result<()> {
+        for entry in appended.iter().filter(|e| e.get_entry_type() != EntryType::EntryNormal) {
+            let (_, change) = membership::decode_change(&entry.context)?;
+            if let Ok(conf) = self.node.apply_conf_change(&membership::conf_change(&change)) {
+                self.node.raft.mut_store().set_conf(sorted(&conf));
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn note_members(&mut self) {
         self.members = self.machine.members().into_iter().map(|m| (m.raft_id, m)).collect();
         self.strangers.retain(|id, _| !self.members.contains_key(id));
@@ -162,7 +175,8 @@ impl Driver {
 
     /// The last entry that the state on disk covers, but for those that are kept for peers that are behind.
     fn superfluous_up_to(&self) -> u64 {
-        let upto = self.durable.index.min(self.applied.index).saturating_sub(self.settings.trailing_logs);
+        let on_disk = if planted::is(Bug::TruncatedTooFar) { self.applied } else { self.durable };
+        let upto = on_disk.index.min(self.applied.index).saturating_sub(self.settings.trailing_logs);
         match self.outgoing.lowest() {
             Some(offered) => upto.min(offered.max(upto.saturating_sub(MAX_HELD_FOR_SNAPSHOT))),
             None => upto,

@@ -5,6 +5,7 @@ use crate::consensus::message::{self, Body, Frame};
 use crate::consensus::snapshot::{Fetched, Incoming, SnapshotRequest, Verdict};
 use crate::consensus::LOG;
 use crate::error::{Error, Result};
+use crate::planted::{self, Bug};
 use crate::state::{Applied, Event, Member, RaftId};
 use libp2p::PeerId;
 use raft::eraftpb::{Entry, Message, MessageType, Snapshot};
@@ -98,8 +99,11 @@ impl Driver {
         Ok(())
     }
 
-    pub(super) fn step(&mut self, message: Message, out: &mut dyn Outlet) -> Result<()> {
+    pub(super) fn step(&mut self, mut message: Message, out: &mut dyn Outlet) -> Result<()> {
         let kind = message.get_msg_type();
+        if planted::is(Bug::TermNotChecked) && kind == MessageType::MsgAppend {
+            message.log_term = self.node.raft.raft_log.term(message.index).unwrap_or(message.log_term);
+        }
         let (last, committed) = (self.node.raft.raft_log.last_index(), self.node.raft.raft_log.committed);
         if message.term == self.node.raft.term {
             match kind {
@@ -144,6 +148,7 @@ impl Driver {
 
     pub(super) fn report_snapshot(&mut self, to: RaftId, verdict: Option<Verdict>) {
         match verdict {
+            _ if planted::is(Bug::SnapshotOfferForgotten) => (),
             Some(Verdict::Finish) => self.node.report_snapshot(to, SnapshotStatus::Finish),
             Some(Verdict::Failure) => self.node.report_snapshot(to, SnapshotStatus::Failure),
             None => (),
@@ -208,7 +213,7 @@ impl Driver {
         self.node.raft.mut_store().set_conf(conf);
         self.node.raft.mut_store().set_applied(applied);
         (self.applied, self.durable) = (applied, applied);
-        self.proposals.reset_log();
+        self.proposals.reset_log(applied.index);
         self.note_members();
         out.show_members(&self.members);
         out.emit(vec![Event::Replaced]);
@@ -218,7 +223,7 @@ impl Driver {
 }
 
 /// An append message with more than `most` entries as several, each going on where the one before ends. raft-rs
-/// limits a message by its bytes and gathers what goes to one peer; several in a row mean the same to it.
+/// limits a message by its bytes alone; several in a row mean the same to it.
 fn parts(mut message: Message, most: usize) -> Vec<Message> {
     if message.get_msg_type() != MessageType::MsgAppend || message.entries.len() <= most {
         return vec![message];

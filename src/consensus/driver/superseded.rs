@@ -98,5 +98,6 @@ impl Driver {
 
 /// Whether an entry changes the pins, as opposed to what peers say of themselves.
 fn is_a_persons(data: &[u8]) -> bool {
-    !data.is_empty() && !matches!(Command::decode(data), Ok(Command::UpdateMember(_) | Command::RaiseVersion(_)))
+    !data.is_empty()
+        && !matches!(Command::decode(data), Ok(Command::UpdateMember(_) | Command::RaiseVersion(_)))
 }

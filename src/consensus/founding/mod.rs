@@ -31,6 +31,7 @@ pub use plan::{majority, Ballot, Founder, Plan, Record, FORMAT, MAX_LISTED};
 pub use restart::Restart;
 
 use crate::error::Error;
+use crate::planted::{self, Bug};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -191,7 +192,7 @@ impl Founding {
 
     /// How many peers must agree.
     pub fn needed(&self) -> usize {
-        majority(self.record.list.len())
+        majority(self.record.list.len()) - usize::from(planted::is(Bug::HalfIsEnough))
     }
 
     /// How many fresh peers of the list are here now, this one included.
@@ -386,7 +387,7 @@ impl Founding {
     fn promise(&mut self, ballot: &Ballot, now: u64) {
         if *ballot > self.record.promised {
             self.record.promised = ballot.clone();
-            self.dirty = true;
+            self.dirty |= !planted::is(Bug::PromiseNotSaved);
             // Two that propose at once only disturb each other.
             self.give_up(now);
         }
@@ -443,8 +444,8 @@ impl Founding {
         // What may have been chosen already must stay chosen: the highest accepted value, if there is one.
         let earlier = promises.values().filter_map(|(_, accepted)| accepted.as_ref()).max_by_key(|(b, _)| b);
         let plan = match earlier {
-            Some((_, plan)) => plan.clone(),
-            None => {
+            Some((_, plan)) if !planted::is(Bug::AcceptedIgnored) => plan.clone(),
+            _ => {
                 let cluster_id = super::settings::mix(self.seed, ballot.round).max(1);
                 Plan::new(cluster_id, promises.values().map(|(founder, _)| founder), self.max_voters)
             }

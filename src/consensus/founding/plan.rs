@@ -63,6 +63,8 @@ impl Founder {
                 true => String::new(),
                 false => self.release.chars().take(Member::MAX_VERSION / char::MAX.len_utf8()).collect(),
             },
+            // A founder that is one says so as soon as it is a member (`Consensus::update_self`).
+            witness: false,
         };
         // As it will be stored: every founder must begin with the very same bytes.
         Member::decode(&member.encode())

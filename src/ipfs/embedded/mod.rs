@@ -64,6 +64,8 @@ pub struct EmbeddedConfig {
     pub storage_max: u64,
     /// A pin (or a read) without progress for this long fails.
     pub pin_timeout: Duration,
+    /// Size at which the block store begins a new file.
+    pub segment_size: u64,
     /// How long a block that no pin reaches survives collections after it was put: uploads in progress.
     pub gc_grace: Duration,
     /// How often what no pin reaches is removed by itself; `None` is only on request.
@@ -95,6 +97,7 @@ impl EmbeddedConfig {
             keypair,
             storage_max: Self::STORAGE_MAX,
             pin_timeout: Self::PIN_TIMEOUT,
+            segment_size: StoreConfig::SEGMENT,
             gc_grace: StoreConfig::GRACE,
             gc_interval: None,
             listen: Vec::new(),
@@ -128,7 +131,7 @@ impl Embedded {
         let agent = format!("pinfold/{}", crate::VERSION);
         let public_key = config.keypair.public();
         let mut store = StoreConfig::new(config.folder, config.storage_max);
-        store.grace = config.gc_grace;
+        (store.grace, store.segment_size) = (config.gc_grace, config.segment_size);
         let store = runtime::unblock(move || BlockStore::open(store)).await?;
         let host = Host::start(HostConfig {
             keypair: config.keypair,

@@ -66,16 +66,60 @@ impl<'a> Scanner<'a> {
         Ok(taken)
     }
 
-    /// Major type and argument of the next item.
-    fn head(&mut self) -> Result<(u8, u64)> {
+    /// Major type and argument of the next item; no argument for what goes on until a break. That is not canonical, but
+    /// Kubo takes it, and [`ipld`](crate::ipfs::ipld) too: what can be read must be possible to follow.
+    fn head(&mut self) -> Result<(u8, Option<u64>)> {
         let first = self.take(1)?[0];
+        let major = first >> 5;
         let argument = match first & 0x1f {
-            n @ 0..=23 => u64::from(n),
-            n @ 24..=27 => self.take(1 << (n - 24))?.iter().fold(0, |v, b| v << 8 | u64::from(*b)),
-            // Indefinite lengths are not dag-cbor.
-            _ => return Err(bad("an indefinite or reserved length")),
+            n @ 0..=23 => Some(u64::from(n)),
+            n @ 24..=27 => Some(self.take(1 << (n - 24))?.iter().fold(0, |v, b| v << 8 | u64::from(*b))),
+            31 if (2..=5).contains(&major) => None,
+            _ => return Err(bad("a reserved length")),
         };
-        Ok((first >> 5, argument))
+        Ok((major, argument))
+    }
+
+    /// Whether the break of what has no length comes next; taken if so.
+    fn at_break(&mut self) -> Result<bool> {
+        let next = *self.rest.first().ok_or_else(|| bad("cut off"))?;
+        if next == 0xff {
+            self.take(1)?;
+        }
+        Ok(next == 0xff)
+    }
+
+    /// A string, in one piece or in several.
+    fn string(&mut self, major: u8, length: Option<u64>) -> Result<()> {
+        if let Some(length) = length {
+            return self.take(length).map(drop);
+        }
+        while !self.at_break()? {
+            match self.head()? {
+                (same, Some(length)) if same == major => self.take(length)?,
+                _ => return Err(bad("a string of pieces with something else in it")),
+            };
+        }
+        Ok(())
+    }
+
+    /// The elements of a list or a map, each of so many values. Every one takes a byte at least, so that a lying count ends
+    /// with the block.
+    fn elements(&mut self, count: Option<u64>, values: usize, depth: usize) -> Result<()> {
+        let mut left = count;
+        while match &mut left {
+            Some(0) => false,
+            Some(n) => {
+                *n -= 1;
+                true
+            }
+            None => !self.at_break()?,
+        } {
+            for _ in 0..values {
+                self.value(depth + 1)?;
+            }
+        }
+        Ok(())
     }
 
     fn value(&mut self, depth: usize) -> Result<()> {
@@ -86,32 +130,17 @@ impl<'a> Scanner<'a> {
         match major {
             // Numbers; booleans, null and floats are all in the head.
             0 | 1 | 7 => {}
-            2 | 3 => {
-                self.take(argument)?;
-            }
-            // Every element takes a byte at least, so a lying count ends with the block.
-            4 => {
-                for _ in 0..argument {
-                    self.value(depth + 1)?;
-                }
-            }
-            5 => {
-                for _ in 0..argument {
-                    self.value(depth + 1)?;
-                    self.value(depth + 1)?;
-                }
-            }
-            _ if argument == 42 => self.link()?,
+            2 | 3 => self.string(major, argument)?,
+            4 => self.elements(argument, 1, depth)?,
+            5 => self.elements(argument, 2, depth)?,
+            _ if argument == Some(42) => self.link()?,
             _ => return Err(bad("a tag that is not 42")),
         }
         Ok(())
     }
 
     fn link(&mut self) -> Result<()> {
-        let (major, len) = self.head()?;
-        if major != 2 {
-            return Err(bad("a link that is no byte string"));
-        }
+        let (2, Some(len)) = self.head()? else { return Err(bad("a link that is no byte string")) };
         // The leading zero is multibase's mark for plain binary.
         let cid = self.take(len)?.strip_prefix(&[0]).ok_or_else(|| bad("a link without its leading zero"))?;
         if self.links.len() >= MAX_LINKS {
@@ -152,10 +181,27 @@ mod tests {
     }
 
     #[test]
+    fn links_are_found_where_lists_maps_and_strings_have_no_length() {
+        let a = cid_of(1, RAW, b"a");
+        // {"x": [a, "t" + "u"]} with breaks instead of lengths, as Kubo reads it.
+        let mut block = vec![0xbf, 0x7f, 0x61, b'x', 0xff, 0x9f];
+        block.extend(link(&a));
+        block.extend([0x7f, 0x61, b't', 0x61, b'u', 0xff, 0xff, 0xff]);
+        let cid = cid_of(1, DAG_CBOR, &block);
+        assert_eq!(links_of(&cid, &block.clone().into()).unwrap(), vec![a]);
+        assert_eq!(crate::ipfs::ipld::decode(DAG_CBOR, &block.clone().into()).unwrap().links(), vec![a]);
+        for n in 0..block.len() {
+            assert!(links_of(&cid, &block[..n].to_vec().into()).is_err(), "cut at {n}");
+        }
+    }
+
+    #[test]
     fn hostile_cbor_ends_quickly() {
         let cid = cid_of(1, DAG_CBOR, b"");
         let huge = |first: u8| [vec![first], vec![0xff; 8]].concat();
-        for block in [vec![0x81; 100_000], huge(0x9b), huge(0xbb), huge(0x5b), vec![0x9f, 0xff], vec![]] {
+        for block in
+            [vec![0x81; 100_000], huge(0x9b), huge(0xbb), huge(0x5b), vec![0x9f; 9], vec![0xff], vec![]]
+        {
             assert!(links_of(&cid, &block.into()).is_err());
         }
     }

@@ -85,6 +85,7 @@ mod tests {
             addresses: Vec::new(),
             role: Role::Voter,
             version: String::new(),
+            witness: false,
         }
     }
 

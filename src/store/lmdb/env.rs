@@ -79,17 +79,15 @@ impl<const N: usize> Environment<N> {
     pub(super) fn open(dir: &Path, tables: [&'static str; N], options: &Options) -> Result<Self> {
         files::make_dir(dir)?;
         let file = dir.join("data.mdb");
-        let present = file.exists();
         let used = std::fs::metadata(&file).map_or(0, |m| usize::try_from(m.len()).unwrap_or(usize::MAX));
         pages::verify(&file)?;
         // A quarter more than the file, so that opening is not followed by growing at once.
         let wanted = round(options.map_size.max(used.saturating_add(used / 4))).min(round(options.map_limit));
         let live = open_falling(dir, &tables, wanted, round(used).max(SMALLEST_MAP))
             .context(format!("opening the database in {}", dir.display()))?;
-        if !present {
-            // LMDB flushes the file; that the file exists at all is the directory's matter.
-            files::sync_dir(dir)?;
-        }
+        // LMDB flushes the file; that the file exists at all is the directory's matter. Whoever made it may have been
+        // killed before this.
+        files::sync_dir(dir)?;
         Ok(Environment {
             dir: dir.to_path_buf(),
             tables,

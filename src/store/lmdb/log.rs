@@ -8,10 +8,15 @@
 //!
 //! After an error of the disk the log refuses everything: what is on disk is known only after opening again.
 
+#[cfg(any(test, fuzzing))]
+#[path = "../../../tests/fuzz/targets/log_entries.rs"]
+pub(crate) mod fuzz;
+
 use super::env::Environment;
 use super::space::Space;
 use super::{check_format, Options};
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::planted::{self, Bug};
 use crate::state::{Applied, RaftId};
 use crate::store::record::{self, Blob};
 use crate::store::{Incarnation, LogBatch, LogStore};
@@ -245,7 +250,7 @@ impl LmdbLog {
         self.env.write(|tables, txn| {
             let (entries, meta) = (tables[ENTRIES], tables[META]);
             let mut left_over = false;
-            if batch.reset_to.is_some() {
+            if batch.reset_to.is_some() && !planted::is(Bug::LogKeptBehindSnapshot) {
                 entries.clear(txn)?;
             } else if move_mark {
                 left_over = delete_slice(&entries, txn, mark.index)?;
@@ -254,7 +259,8 @@ impl LmdbLog {
                 meta.put(txn, MARK_KEY, &record::encode_summed(SUMMED, b"", &mark))?;
             }
             if let Some((first, _)) = records.first() {
-                if batch.reset_to.is_none() && u64::from_be_bytes(*first) <= last {
+                let conflicts = u64::from_be_bytes(*first) <= last && !planted::is(Bug::ConflictingTailStays);
+                if batch.reset_to.is_none() && conflicts {
                     let suffix = (Bound::Included(&first[..]), Bound::<&[u8]>::Unbounded);
                     entries.delete_range(txn, &suffix)?;
                 }

@@ -145,19 +145,17 @@ pub(in crate::store) fn copy(data: &Path, to: &Path, options: &Options) -> Resul
 /// As [`copy`], and when there is no state.
 pub(in crate::store) fn copy_state(data: &Path, to: &Path, options: &Options) -> Result<()> {
     let state = open(data, options)?.state.ok_or_else(|| {
-        Error::corrupt(format!("{} has no state: restore a backup with `pinfold state import`", data.display()))
+        Error::corrupt(format!(
+            "{} has no state: restore a backup with `pinfold state import`",
+            data.display()
+        ))
     })?;
     files::make_dir(to)?;
     copy_opened_state(state, data, to, options)?;
     files::sync_dir(to)
 }
 
-fn copy_opened_state(
-    (live, env): (u64, StateEnv),
-    data: &Path,
-    to: &Path,
-    options: &Options,
-) -> Result<()> {
+fn copy_opened_state((live, env): (u64, StateEnv), data: &Path, to: &Path, options: &Options) -> Result<()> {
     let dir = state_dir(to);
     files::make_dir(&dir)?;
     let inside = generation::path(&dir, live);

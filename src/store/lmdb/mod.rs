@@ -8,7 +8,7 @@
 mod env;
 mod generation;
 pub mod inspect;
-mod log;
+pub(crate) mod log;
 mod migrate;
 mod space;
 mod state;

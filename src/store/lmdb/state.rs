@@ -13,6 +13,7 @@ use super::generation;
 use super::space::Space;
 use super::{check_format, Options, FORMAT, FORMAT_KEY};
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::planted::{self, Bug};
 use crate::state::Applied;
 use crate::store::overlay::{check_row, slot, Layer, Overlay, Row};
 use crate::store::{files, record, SnapshotSink, SnapshotSource, StateStore, Table, WriteBatch};
@@ -141,8 +142,15 @@ impl LmdbState {
                     }
                 }
             }
-            put_applied(&tables[MARK], txn, applied)
+            match planted::is(Bug::MarkInOtherCommit) {
+                false => put_applied(&tables[MARK], txn, applied),
+                true => Ok(()),
+            }
         });
+        let done = match planted::is(Bug::MarkInOtherCommit) {
+            false => done,
+            true => done.and_then(|()| env.write(|tables, txn| put_applied(&tables[MARK], txn, applied))),
+        };
         drop::<Arc<Layer>>(layer);
         let mut shared = self.shared_mut();
         match done {
@@ -269,6 +277,9 @@ impl StateStore for LmdbState {
         // been applied meanwhile is replaced anyway.
         let mut shared = self.shared_mut();
         copy_local(&shared, &env)?;
+        if planted::is(Bug::SnapshotOnTop) {
+            keep_pins(&shared, &env)?;
+        }
         env.write(|tables, txn| {
             tables[MARK].put(txn, FORMAT_KEY, &FORMAT.to_be_bytes())?;
             put_applied(&tables[MARK], txn, applied)
@@ -306,6 +317,21 @@ fn copy_local(from: &Shared, to: &StateEnv) -> Result<()> {
         .context("keeping the local records")?;
         after = rows.into_iter().last().map(|(key, _)| key);
     }
+}
+
+/// Only for [`Bug::SnapshotOnTop`]: old pins that the snapshot does not have.
+fn keep_pins(from: &Shared, to: &StateEnv) -> Result<()> {
+    let rows = from.env.read(|tables, txn| {
+        let base = tables[slot(Table::Pins)].range(txn, &(Bound::Unbounded, Bound::Unbounded))?;
+        from.overlay.scan(Table::Pins, None, usize::MAX, base)
+    })?;
+    to.write(|tables, txn| {
+        let pins = tables[slot(Table::Pins)];
+        rows.iter().try_for_each(|(key, old)| match pins.get(txn, key)?.is_some() {
+            true => Ok(()),
+            false => pins.put(txn, key, old),
+        })
+    })
 }
 
 /// A snapshot being read, in one read transaction.

@@ -5,6 +5,10 @@
 //! values as strictly (`stream=x` is an error). What is missing or malformed is refused before anything is done, with
 //! Kubo's plain-text 400.
 
+#[cfg(any(test, fuzzing))]
+#[path = "../../../../tests/fuzz/targets/node_calls.rs"]
+pub(crate) mod fuzz;
+
 use super::table::{find, Arg, Command, Kind, GLOBAL};
 use super::{reply, Deadline};
 use crate::api::http::{Body, Request, Response};

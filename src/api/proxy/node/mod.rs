@@ -22,7 +22,7 @@
 
 mod archive;
 mod block;
-mod call;
+pub(crate) mod call;
 mod content;
 mod dag;
 mod human;

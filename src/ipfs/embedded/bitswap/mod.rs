@@ -18,6 +18,9 @@
 //! (for [`link::BAN`]). It sets no time limit for a fetch: whoever waits knows how long it is worth.
 
 pub mod client;
+#[cfg(any(test, fuzzing))]
+#[path = "../../../../tests/fuzz/targets/bitswap.rs"]
+pub(crate) mod fuzz;
 mod ledger;
 mod link;
 pub mod verify;

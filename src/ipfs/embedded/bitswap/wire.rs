@@ -21,6 +21,8 @@ pub const MAX_ENTRIES: usize = 16_384;
 pub const MAX_CID: usize = 128;
 /// A message whose first byte is here must be complete after this time.
 pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Memory for a message before the first bytes of it are here: a length alone costs its receiver no more.
+const FIRST_PIECE: usize = 256 << 10;
 /// Bytes of room in front of an encoded message for its length.
 const LENGTH_ROOM: usize = 5;
 
@@ -385,8 +387,12 @@ pub async fn read_length(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option
 /// Why reading failed.
 pub async fn read_body(stream: &mut (impl AsyncRead + Unpin), length: usize) -> Result<Bytes> {
     let read = async {
-        let mut frame = vec![0; length];
+        let mut frame = vec![0; length.min(FIRST_PIECE)];
         stream.read_exact(&mut frame).await?;
+        if length > FIRST_PIECE {
+            frame.resize(length, 0);
+            stream.read_exact(&mut frame[FIRST_PIECE..]).await?;
+        }
         Ok(Bytes::from(frame))
     };
     runtime::timeout(MESSAGE_TIMEOUT, "reading a Bitswap message", read).await

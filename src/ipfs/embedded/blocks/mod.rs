@@ -166,9 +166,11 @@ impl BlockStore {
     /// When the folder cannot be used, another process uses it, or files in it are damaged beyond a torn end.
     pub fn open(config: StoreConfig) -> Result<BlockStore> {
         let folder = config.folder.clone();
-        make_folder(&folder)?;
+        crate::durable::make_folder(&folder)?;
         let lock = lock_folder(&folder)?;
         let tables = Tables::open(&folder)?;
+        // LMDB flushes its file, not the name; whoever made it may have been killed before this.
+        crate::durable::sync_folder(&folder)?;
         let shared = Arc::new(Shared {
             tables,
             overlay: RwLock::default(),
@@ -362,18 +364,6 @@ impl BlockSource for BlockStore {
     fn size(&self, cid: &Cid) -> Result<Option<u64>> {
         BlockStore::size(self, cid)
     }
-}
-
-/// Makes the folder, durable in its parent.
-fn make_folder(folder: &Path) -> Result<()> {
-    let doing = || format!("making the folder {}", folder.display());
-    if !folder.is_dir() {
-        std::fs::create_dir_all(folder).context(doing())?;
-        let parent = folder.canonicalize().context(doing())?;
-        let parent = parent.parent().unwrap_or(folder);
-        File::open(parent).and_then(|f| f.sync_all()).context(doing())?;
-    }
-    Ok(())
 }
 
 /// Takes the folder for this process.

@@ -1,8 +1,9 @@
 //! Opening: what a crash or a power cut left, and what of it is whole.
 //!
 //! The index covers everything up to its mark. Behind the mark the segments are read record by record, each checked by
-//! its hash; whole records enter the index, damage between them is skipped and reported, a torn end is cut off. What
-//! was acknowledged was flushed, so it is among the whole ones.
+//! its hash; whole records are written once more and flushed (reading them does not prove that they are on the disk)
+//! and enter the index, damage between them is skipped and reported, a torn end is cut off. What was acknowledged was
+//! flushed, so it is among the whole ones.
 
 use super::env::lmdb;
 use super::segment::{path_of, Segment, FILE_HEADER};
@@ -77,10 +78,19 @@ impl Writer {
                         "block file {number}: {skipped} damaged bytes between whole blocks were skipped"
                     );
                 }
-                if Some(number) == last && whole < end {
-                    log::warn!("block file {number}: the torn end ({} bytes) was cut off", end - whole);
+                if Some(number) == last && whole != end {
+                    if whole < end {
+                        log::warn!("block file {number}: the torn end ({} bytes) was cut off", end - whole);
+                    }
+                    // Or the last record lacks some of its padding: the next one must begin at a multiple of 8.
                     segment.truncate(whole).context("cutting a torn block file")?;
                     end = whole;
+                }
+                if whole > from {
+                    // What can be read may be in memory only: a process before may have been told that its flush
+                    // failed, and the system does not write such pages again by itself.
+                    let again = segment.rewrite(from, whole.min(end)).and_then(|()| segment.sync());
+                    again.context(format!("writing the end of block file {number} again"))?;
                 }
             }
             bytes += end;

@@ -112,7 +112,9 @@ impl Segment {
                 n => filled += n,
             }
         }
-        if header == [0; FILE_HEADER as usize] {
+        // No longer than its header it holds no block, whatever a power cut has left in it.
+        let nothing = file.metadata().is_ok_and(|meta| meta.len() <= u64::from(FILE_HEADER));
+        if header == [0; FILE_HEADER as usize] || (&header[..8] != MAGIC && nothing) {
             return Ok(None);
         }
         if &header[..8] != MAGIC {
@@ -172,6 +174,19 @@ impl Segment {
     /// Makes everything appended durable.
     pub(super) fn sync(&self) -> std::io::Result<()> {
         self.file.sync_data()
+    }
+
+    /// Writes a part again just as it reads. After a flush that failed the system shows bytes that are not on the disk,
+    /// and no later flush would write them.
+    pub(super) fn rewrite(&self, mut from: u64, to: u64) -> std::io::Result<()> {
+        let mut buffer = vec![0; GATHER];
+        while from < to {
+            let n = (to - from).min(GATHER as u64) as usize;
+            self.file.read_exact_at(&mut buffer[..n], from)?;
+            self.file.write_all_at(&buffer[..n], from)?;
+            from += n as u64;
+        }
+        Ok(())
     }
 
     /// Cuts the file; what follows `len` is gone.

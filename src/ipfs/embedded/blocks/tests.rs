@@ -144,6 +144,36 @@ fn a_record_torn_at_any_byte_is_cut_off_and_nothing_else() {
 }
 
 #[test]
+fn a_record_that_lost_its_padding_does_not_hide_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let blocks = [block(1, 61), block(2, 61), block(3, 61)];
+    put(&BlockStore::open(config(folder.path())).unwrap(), &blocks[..1]).unwrap();
+    let copy = cut_power(folder.path());
+    let file = File::options().write(true).open(last_segment(copy.path())).unwrap();
+    file.set_len(16 + 16 + 34 + 61).unwrap();
+    // The index is gone too, so that only the records themselves tell.
+    std::fs::remove_file(copy.path().join("data.mdb")).unwrap();
+    put(&BlockStore::open(config(copy.path())).unwrap(), &blocks[1..]).unwrap();
+    std::fs::remove_file(copy.path().join("data.mdb")).unwrap();
+    let store = BlockStore::open(config(copy.path())).unwrap();
+    for (cid, data) in &blocks {
+        assert_eq!(store.get(cid).unwrap().as_ref(), Some(data));
+    }
+}
+
+#[test]
+fn a_new_block_file_whose_header_never_came_is_no_obstacle() {
+    for garbage in [&[][..], &[7; 5], &[0; 16], &[7; 16]] {
+        let folder = tempfile::tempdir().unwrap();
+        put(&BlockStore::open(config(folder.path())).unwrap(), &[block(1, 61)]).unwrap();
+        std::fs::write(folder.path().join("00000002.blocks"), garbage).unwrap();
+        let store = BlockStore::open(config(folder.path())).unwrap();
+        assert!(store.get(&block(1, 61).0).unwrap().is_some());
+        put(&store, &[block(2, 61)]).unwrap();
+    }
+}
+
+#[test]
 fn a_flipped_bit_in_the_unindexed_tail_costs_its_block_only() {
     let folder = tempfile::tempdir().unwrap();
     let store = BlockStore::open(config(folder.path())).unwrap();
