@@ -233,11 +233,14 @@ fn look(data: &Path, beside: bool) -> (Report, bool) {
     let log_held = inspect::hold(&inspect::log_dir(data), beside);
     let state = state_held.map(|held| state::look(&held.pages, &mut findings));
     let log = log_held.map(|held| log::look(&held.pages, &mut findings));
-    if let Err(error) = &state {
-        findings.damage("state", "file", error.message());
-    }
-    if let Err(error) = &log {
-        findings.damage("log", "file", error.message());
+    for (part, error) in [("state", state.as_ref().err()), ("log", log.as_ref().err())] {
+        match error {
+            Some(error) if error.kind() == Kind::Corrupt => findings.damage(part, "file", error.message()),
+            Some(error) => {
+                findings.add(part, "file", false, error.message(), "run this as the user of the daemon");
+            }
+            None => {}
+        }
     }
     let mut torn = false;
     if let Ok(log) = &log {

@@ -99,7 +99,7 @@ fn take(g: &mut Gathered, table: &str, key: &[u8], value: &[u8], findings: &mut 
             small(g, Table::Members, key, value);
         }
         "meta" => small(g, Table::Meta, key, value),
-        "local" => match Record::decode(value) {
+        "local" => match Record::decode(key, value) {
             Ok(_) => g.strays += u64::from(!g.pins.contains(&g.keys.hash_one(key))),
             Err(error) => findings.damage(PART, "local records", error.message()),
         },
