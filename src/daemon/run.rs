@@ -7,7 +7,9 @@ pub(crate) mod fuzz;
 use super::enter::{self, Entered, Entry};
 use super::signals::Stop;
 use super::upgrade::{self, Upgraded};
-use super::{build, files, fresh, legacy, nearby, notify, reach, say, scrub, DaemonOptions, RunMode, STOP_LIMIT};
+use super::{
+    build, files, fresh, legacy, nearby, notify, reach, say, scrub, DaemonOptions, RunMode, STOP_LIMIT,
+};
 use crate::api::{self, server::Server};
 use crate::cluster::founding::Desk;
 use crate::cluster::{Cluster, Parts};

@@ -601,10 +601,9 @@ impl Chaos {
         for (peer, node) in &self.sim.nodes {
             let Some(driver) = &node.driver else { continue };
             checks.compare(*peer, node, driver.status().applied)?;
-            driver
-                .machine()
-                .verify()
-                .map_err(|e| broken("digest", format!("the digest of peer {peer} is not that of its rows: {e}")))?;
+            driver.machine().verify().map_err(|e| {
+                broken("digest", format!("the digest of peer {peer} is not that of its rows: {e}"))
+            })?;
         }
         self.sim.checks = checks;
         for (name, history) in &self.history {
@@ -663,9 +662,11 @@ fn acts(ticket: Ticket, answer: &Answer) -> Vec<(String, Act)> {
             let seen = answer.reading.as_ref().map(|r| (name.clone(), Act::Read(r.value.clone())));
             seen.into_iter().collect()
         }
-        Request::Refresh(..) | Request::Raise(_) | Request::Add(_) | Request::Remove(_) | Request::HandOver => {
-            Vec::new()
-        }
+        Request::Refresh(..)
+        | Request::Raise(_)
+        | Request::Add(_)
+        | Request::Remove(_)
+        | Request::HandOver => Vec::new(),
     }
 }
 

@@ -493,7 +493,9 @@ impl Sim {
             Flight::Ends { from, from_life, to, life, request, chunks, breaks } => {
                 self.end_transfer((from, from_life), (to, life), &request, chunks, breaks)
             }
-            Flight::Ask { ticket, attempt, from, to, request } => self.asked(ticket, attempt, from, to, &request),
+            Flight::Ask { ticket, attempt, from, to, request } => {
+                self.asked(ticket, attempt, from, to, &request)
+            }
             Flight::Told { from, told } => self.told(from, told),
             Flight::Again { ticket, attempt } => self.again(ticket, attempt),
         }

@@ -78,7 +78,9 @@ pub(crate) fn decode_summed<'a, T: Deserialize<'a>>(
         return Err(Fault::Malformed("it is cut off".into()));
     };
     if sum(record, about) != *found {
-        return Err(Fault::Malformed("its checksum is wrong, the disk gave back other bytes than were written".into()));
+        return Err(Fault::Malformed(
+            "its checksum is wrong, the disk gave back other bytes than were written".into(),
+        ));
     }
     decode(summed, record)
 }
@@ -173,7 +175,10 @@ mod tests {
         for byte in 0..=255 {
             let mut other = summed.clone();
             other[0] = byte;
-            assert!(byte == 2 || decode_summed::<(u64, u64)>(1, 2, b"key", &other).is_err(), "version {byte}");
+            assert!(
+                byte == 2 || decode_summed::<(u64, u64)>(1, 2, b"key", &other).is_err(),
+                "version {byte}"
+            );
         }
         let error = decode::<T<'_>>(1, &newer).expect_err("newer").into_error("pin x", Kind::Corrupt);
         assert_eq!(error.kind(), Kind::Version);

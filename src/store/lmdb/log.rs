@@ -86,7 +86,8 @@ fn encode_entry(entry: &Entry) -> Vec<u8> {
 
 pub(super) fn decode_entry(index: u64, bytes: &[u8]) -> Result<Entry> {
     let what = || format!("log entry {index}");
-    let v1: EntryV1<'_> = record::decode_summed(RECORD, SUMMED, b"", bytes).map_err(|f| f.into_error(&what(), Kind::Corrupt))?;
+    let v1: EntryV1<'_> = record::decode_summed(RECORD, SUMMED, b"", bytes)
+        .map_err(|f| f.into_error(&what(), Kind::Corrupt))?;
     let kind = KINDS.get(usize::from(v1.kind)).copied();
     let Some(entry_type) = kind.filter(|_| v1.index == index) else {
         return Err(Error::corrupt(format!("{} is damaged: it says index {}", what(), v1.index)));
