@@ -71,7 +71,9 @@ impl Args {
                 "--no-shrink" => args.no_shrink = true,
                 "--list" => args.list = true,
                 "--ignored" => args.ignored = true,
-                "--test-threads" | "--format" | "--color" | "--logfile" | "--skip" | "-Z" => drop(value(&word)?),
+                "--test-threads" | "--format" | "--color" | "--logfile" | "--skip" | "-Z" => {
+                    drop(value(&word)?)
+                }
                 // Filters and libtest's other flags.
                 _ => (),
             }
@@ -115,7 +117,9 @@ impl Hall {
                 result = Err(Failure {
                     seed,
                     kind: "not repeatable",
-                    sentence: format!("the same seed ran once like this and once like that:\n{result:?}\n{again:?}"),
+                    sentence: format!(
+                        "the same seed ran once like this and once like that:\n{result:?}\n{again:?}"
+                    ),
                     at: 0,
                 });
             }
@@ -186,7 +190,8 @@ fn replay(seed: u64, args: &Args) -> Result<bool, String> {
     if let Some(keep) = &args.keep {
         events = shrink::part(&events, &ranges(keep)?);
     }
-    let trace: Option<Box<dyn std::io::Write>> = if args.trace { Some(Box::new(std::io::stdout())) } else { None };
+    let trace: Option<Box<dyn std::io::Write>> =
+        if args.trace { Some(Box::new(std::io::stdout())) } else { None };
     match sim::run_events(seed, &knobs, &events, trace) {
         Ok(report) => {
             println!("{report}");

@@ -85,7 +85,10 @@ impl Checks {
             if known.hash != stamp.hash {
                 return Err(broken(
                     "log matching",
-                    format!("peer {peer} has another entry {} of term {} than others", stamp.index, stamp.term),
+                    format!(
+                        "peer {peer} has another entry {} of term {} than others",
+                        stamp.index, stamp.term
+                    ),
                 ));
             }
             match (known.before, stamp.before) {
@@ -129,17 +132,26 @@ impl Checks {
         let seen = self.seen.get(&peer).copied().filter(|s| s.life == node.life);
         let fresh = seen.is_none();
         let before = seen.unwrap_or_default();
-        if status.term < before.term || status.committed < before.committed || status.applied < before.applied {
+        if status.term < before.term || status.committed < before.committed || status.applied < before.applied
+        {
             return Err(broken(
                 "backwards",
                 format!(
                     "peer {peer} went back from term {}, committed {}, applied {} to {}, {}, {}",
-                    before.term, before.committed, before.applied, status.term, status.committed, status.applied
+                    before.term,
+                    before.committed,
+                    before.applied,
+                    status.term,
+                    status.committed,
+                    status.applied
                 ),
             ));
         }
         if status.applied > status.committed {
-            return Err(broken("applied too much", format!("peer {peer} has applied more than is committed")));
+            return Err(broken(
+                "applied too much",
+                format!("peer {peer} has applied more than is committed"),
+            ));
         }
         let leads = driver.leads();
         self.commits(peer, node, driver, before.committed, leads, disks)?;
@@ -153,12 +165,8 @@ impl Checks {
         if status.applied != before.applied || fresh {
             self.applies(peer, node, driver, before.applied, fresh)?;
         }
-        let now = Seen {
-            life: node.life,
-            term: status.term,
-            committed: status.committed,
-            applied: status.applied,
-        };
+        let now =
+            Seen { life: node.life, term: status.term, committed: status.committed, applied: status.applied };
         self.seen.insert(peer, now);
         Ok(())
     }
@@ -239,7 +247,8 @@ impl Checks {
         let has = |id: RaftId| disks.has(id, committed, stamp.term);
         let safe = |members: &Members| {
             let voters = members.iter().filter(|(_, m)| m.role == Role::Voter);
-            let (all, with) = voters.fold((0, 0), |(all, with), (id, _)| (all + 1, with + usize::from(has(*id))));
+            let (all, with) =
+                voters.fold((0, 0), |(all, with), (id, _)| (all + 1, with + usize::from(has(*id))));
             with > all / 2
         };
         // The configuration may have changed among these entries: the commit was by one of them.
@@ -249,7 +258,9 @@ impl Checks {
         }
         Err(broken(
             "committed without a majority",
-            format!("peer {peer} calls entry {committed} committed, which is on no majority of the voters' disks"),
+            format!(
+                "peer {peer} calls entry {committed} committed, which is on no majority of the voters' disks"
+            ),
         ))
     }
 
@@ -279,7 +290,10 @@ impl Checks {
         if last < must {
             return Err(broken(
                 "leader completeness",
-                format!("peer {peer} leads term {} with a log up to {last}, but {must} was committed", status.term),
+                format!(
+                    "peer {peer} leads term {} with a log up to {last}, but {must} was committed",
+                    status.term
+                ),
             ));
         }
         for index in first..=must {
@@ -344,7 +358,8 @@ impl Checks {
         let empty = Members::new();
         let wanted = self.model.members_at(at).unwrap_or(&empty);
         let found = driver.members();
-        let same = wanted.len() == found.len() && found.iter().all(|(id, m)| wanted.get(id) == Some(&Fact::of(m)));
+        let same =
+            wanted.len() == found.len() && found.iter().all(|(id, m)| wanted.get(id) == Some(&Fact::of(m)));
         if !same {
             return Err(broken(
                 "divergence",
@@ -358,14 +373,22 @@ impl Checks {
         {
             return Err(broken(
                 "divergence",
-                format!("peer {peer} has the configuration {conf:?} at entry {at}, and should have {wanted:?}"),
+                format!(
+                    "peer {peer} has the configuration {conf:?} at entry {at}, and should have {wanted:?}"
+                ),
             ));
         }
         if found.keys().any(|id| self.model.is_removed(*id) && !wanted.contains_key(id)) {
-            return Err(broken("removed member", format!("peer {peer} takes a removed Raft id for a member")));
+            return Err(broken(
+                "removed member",
+                format!("peer {peer} takes a removed Raft id for a member"),
+            ));
         }
         if driver.status().cluster_version != self.model.version_at(at) {
-            return Err(broken("divergence", format!("peer {peer} speaks another cluster version at entry {at}")));
+            return Err(broken(
+                "divergence",
+                format!("peer {peer} speaks another cluster version at entry {at}"),
+            ));
         }
         Ok(())
     }
@@ -426,9 +449,9 @@ impl Checks {
         let last = self.model.last();
         for (ticket, index) in &self.early {
             if *index <= last {
-                self.model
-                    .is_so(*ticket, *index)
-                    .map_err(|why| broken("false acknowledgement", format!("request {ticket} was acknowledged, but {why}")))?;
+                self.model.is_so(*ticket, *index).map_err(|why| {
+                    broken("false acknowledgement", format!("request {ticket} was acknowledged, but {why}"))
+                })?;
             }
         }
         self.early.retain(|(_, index)| *index > last);
@@ -455,14 +478,20 @@ impl Checks {
         if log.index > state.index.max(node.state.installed().index) {
             return Err(broken(
                 "truncated too far",
-                format!("peer {peer} has truncated its log up to {}, its state is durable up to {}", log.index, state.index),
+                format!(
+                    "peer {peer} has truncated its log up to {}, its state is durable up to {}",
+                    log.index, state.index
+                ),
             ));
         }
         let installed = node.state.installed() == state || Some(state.index) == self.founded();
         if !installed && state.index > 0 && !node.log.has_durably(state.index, state.term) {
             return Err(broken(
                 "state ahead of the log",
-                format!("peer {peer} has a state of entry {} on its disk, and no such entry in its log", state.index),
+                format!(
+                    "peer {peer} has a state of entry {} on its disk, and no such entry in its log",
+                    state.index
+                ),
             ));
         }
         Ok(())
@@ -501,5 +530,8 @@ fn differs(
         (Some(_), None) => "a pin is lost",
         _ => "divergence",
     };
-    Err(broken(kind, format!("peer {peer} has {found:?} for {key} at entry {at}, and should have {wanted:?}")))
+    Err(broken(
+        kind,
+        format!("peer {peer} has {found:?} for {key} at entry {at}, and should have {wanted:?}"),
+    ))
 }

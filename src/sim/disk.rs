@@ -16,7 +16,9 @@ use crate::consensus::snapshot::SnapshotRequest;
 use crate::error::Result;
 use crate::state::{Applied, Event, Member, RaftId};
 use crate::store::memory::{MemoryLog, MemoryState};
-use crate::store::{Incarnation, LogBatch, LogStore, SnapshotSink, SnapshotSource, StateStore, Table, WriteBatch};
+use crate::store::{
+    Incarnation, LogBatch, LogStore, SnapshotSink, SnapshotSource, StateStore, Table, WriteBatch,
+};
 use libp2p::PeerId;
 use raft::eraftpb::{Entry, HardState};
 use std::collections::BTreeMap;

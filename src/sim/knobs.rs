@@ -61,9 +61,8 @@ pub struct Knobs {
 }
 
 /// The kinds of requests, as [`Knobs::requests`] weighs them.
-pub const REQUESTS: [&str; 10] = [
-    "pin", "direct pin", "pin that ends", "pin many", "unpin", "move", "expire", "read", "refresh", "raise",
-];
+pub const REQUESTS: [&str; 10] =
+    ["pin", "direct pin", "pin that ends", "pin many", "unpin", "move", "expire", "read", "refresh", "raise"];
 
 impl Knobs {
     /// The knobs of this seed.

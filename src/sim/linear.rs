@@ -72,7 +72,9 @@ pub enum Verdict {
 /// What is there after `act`; `None` when it cannot have ended like this.
 fn after(before: &Option<Value>, act: &Act, known: End) -> Option<Option<Value>> {
     let (value, good) = match act {
-        Act::Put(value) if value.direct && before.as_ref().is_some_and(|v| !v.direct) => (before.clone(), false),
+        Act::Put(value) if value.direct && before.as_ref().is_some_and(|v| !v.direct) => {
+            (before.clone(), false)
+        }
         Act::Put(value) => (Some(value.clone()), true),
         Act::Remove => (None, before.is_some()),
         Act::Expire(at) if before.as_ref().is_some_and(|v| v.expires == *at) => (None, true),
@@ -117,7 +119,8 @@ pub fn check(operations: &[Operation]) -> Verdict {
         let left = || (0..ops.len()).filter(|n| done & 1 << n == 0);
         // Nothing that begins after another's end comes before it.
         let first_end = left().filter(|n| must(*n)).map(|n| ops[n].end).min().unwrap_or(NEVER);
-        let last_start = (0..ops.len()).filter(|n| done & 1 << n != 0).map(|n| ops[n].start).max().unwrap_or(0);
+        let last_start =
+            (0..ops.len()).filter(|n| done & 1 << n != 0).map(|n| ops[n].start).max().unwrap_or(0);
         for n in left().rev() {
             if ops[n].start > first_end || ops[n].end < last_start {
                 continue;
@@ -170,7 +173,8 @@ mod tests {
 
     #[test]
     fn a_refusal_must_have_had_its_reason() {
-        let mut direct = op(3, 4, Act::Put(Value { version: 2, direct: true, holders: Vec::new(), expires: 0 }));
+        let mut direct =
+            op(3, 4, Act::Put(Value { version: 2, direct: true, holders: Vec::new(), expires: 0 }));
         direct.known = End::Refused;
         assert_eq!(check(&[op(1, 2, put(1)), direct.clone()]), Verdict::Fine);
         assert_eq!(check(&[direct]), Verdict::Impossible);

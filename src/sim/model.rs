@@ -325,9 +325,7 @@ impl Model {
     pub(super) fn is_so(&self, proposal: u64, index: u64) -> Result<(), String> {
         match self.entry(index) {
             None => Err(format!("entry {index} is not committed")),
-            Some(e) if e.proposal != Some(proposal) => {
-                Err(format!("entry {index} is of another proposal"))
-            }
+            Some(e) if e.proposal != Some(proposal) => Err(format!("entry {index} is of another proposal")),
             Some(Committed { answer: Err(kind), .. }) => {
                 Err(format!("entry {index} was refused by every peer ({kind:?})"))
             }

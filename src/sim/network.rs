@@ -64,7 +64,15 @@ pub(super) enum Flight {
     /// A snapshot's stream opens.
     Opens { from: Peer, to: Peer, life: u64, request: SnapshotRequest },
     /// A snapshot's stream ends.
-    Ends { from: Peer, from_life: u64, to: Peer, life: u64, request: SnapshotRequest, chunks: Vec<Chunk>, breaks: bool },
+    Ends {
+        from: Peer,
+        from_life: u64,
+        to: Peer,
+        life: u64,
+        request: SnapshotRequest,
+        chunks: Vec<Chunk>,
+        breaks: bool,
+    },
     /// A request arrives at the leader.
     Ask { ticket: Ticket, attempt: u64, from: Peer, to: Peer, request: Rc<Request> },
     /// An answer arrives at the peer that was asked.

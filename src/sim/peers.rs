@@ -109,9 +109,12 @@ impl Sim {
     pub fn is_settled(&self) -> bool {
         let Some(leader) = self.leader().and_then(|l| self.driver(l)) else { return false };
         let status = leader.status();
-        leader.members().values().filter_map(|m| self.number(&m.peer_id)).filter_map(|p| self.status(p)).all(|s| {
-            s.leader == status.leader && s.applied == status.committed && s.term == status.term
-        })
+        leader
+            .members()
+            .values()
+            .filter_map(|m| self.number(&m.peer_id))
+            .filter_map(|p| self.status(p))
+            .all(|s| s.leader == status.leader && s.applied == status.committed && s.term == status.term)
     }
 
     /// One line for each peer: who it is, what it thinks, why it stopped.

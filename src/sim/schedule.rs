@@ -169,7 +169,8 @@ fn request(rng: &mut Rng, knobs: &Knobs) -> What {
     }
     let name = |rng: &mut Rng| format!("pin{}", rng.below(knobs.names));
     let ends = |rng: &mut Rng| EPOCH + 3 * rng.between((1, 6)) as i64;
-    let wish = |rng: &mut Rng, direct, expires| Wish { name: name(rng), direct, holder: 1 + rng.below(3), expires };
+    let wish =
+        |rng: &mut Rng, direct, expires| Wish { name: name(rng), direct, holder: 1 + rng.below(3), expires };
     let request = match REQUESTS[kind] {
         "direct pin" => Request::Pin(wish(rng, true, 0)),
         "pin that ends" => {
@@ -274,7 +275,9 @@ impl fmt::Display for Event {
             What::SlowDisk(peer, times) => write!(f, "the disk of peer {peer} becomes {times} times as slow"),
             What::QuickDisk(peer) => write!(f, "the disk of peer {peer} is as quick as it was"),
             What::BreakDisk(whom, false) => write!(f, "the next write of {whom} fails"),
-            What::BreakDisk(whom, true) => write!(f, "the next write of {whom} is done and reported as failed"),
+            What::BreakDisk(whom, true) => {
+                write!(f, "the next write of {whom} is done and reported as failed")
+            }
             What::FillDisk(peer, false) => write!(f, "the disk of peer {peer} is nearly full"),
             What::FillDisk(peer, true) => write!(f, "the disk of peer {peer} is full"),
             What::Room(peer) => write!(f, "there is room on the disk of peer {peer} again"),
