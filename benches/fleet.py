@@ -9,7 +9,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 SHARED = os.environ.get("PINFOLD_SHARED", os.path.join(ROOT, "..", "shared")) + "/peers"
 PINFOLD = os.environ.get("PINFOLD", os.path.join(ROOT, "target", "release", "pinfold"))
-BASE = 21_000
+BASE = int(os.environ.get("PINFOLD_BENCH_PORT", "21000"))
 
 
 def tools():

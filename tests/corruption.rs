@@ -16,17 +16,18 @@ use pinfold::state::{Applied, Command, Machine, Pin, PinMode};
 use pinfold::store::{self, LogBatch, LogStore as _, StateStore, Table, WriteBatch};
 use pinfold::tracker::plan::Record;
 use raft::eraftpb::{Entry, HardState};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 
 /// Flips per kind of file, unless told otherwise: log and state, and the block store.
-const FLIPS: u64 = 6_000;
+const FLIPS: u64 = 4_500;
 /// A third of that for the blocks: most bytes there are content, of which each is covered by a hash alike.
 const BLOCK_SHARE: u64 = 3;
 const SEED: u64 = 20_261_121;
-const PINS: u64 = 400;
+const PINS: u64 = 200;
 
 fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(otherwise)
@@ -42,7 +43,8 @@ fn random(seed: u64, n: u64) -> u64 {
 
 fn cid(n: u64) -> cid::Cid {
     use sha2::Digest as _;
-    let hash = multihash::Multihash::<64>::wrap(0x12, &sha2::Sha256::digest(n.to_be_bytes())).expect("32 bytes");
+    let hash =
+        multihash::Multihash::<64>::wrap(0x12, &sha2::Sha256::digest(n.to_be_bytes())).expect("32 bytes");
     cid::Cid::new_v1(0x55, hash)
 }
 
@@ -69,14 +71,17 @@ fn make_data(data: &Path) {
         }
         let command = if n % 10 == 9 { Command::Unpin(cid(n - 1)) } else { Command::Pin(Box::new(pin)) };
         let at = Applied { index: n + 2, term: 1 };
-        let entry = Entry { index: at.index, term: at.term, data: command.encode().into(), ..Entry::default() };
-        let hard_state = HardState { term: 1, vote: log.incarnation().raft_id, commit: n + 1, ..HardState::default() };
+        let entry =
+            Entry { index: at.index, term: at.term, data: command.encode().into(), ..Entry::default() };
+        let hard_state =
+            HardState { term: 1, vote: log.incarnation().raft_id, commit: n + 1, ..HardState::default() };
         let batch = LogBatch { entries: vec![entry], hard_state: Some(hard_state), reset_to: None };
         log.append(batch).expect("appended");
         // The last ones are in the log alone.
         if n < PINS - 30 {
             let _ = machine.apply(at, Some(command)).expect("applied");
-            let record = Record::pinned(PinMode::Recursive, Timestamp::from_secs(n as i64)).encode();
+            let record =
+                Record::pinned(PinMode::Recursive, Timestamp::from_secs(n as i64)).encode(&cid(n).to_bytes());
             let writes = vec![(Table::Local, cid(n).to_bytes(), Some(record))];
             state.write(WriteBatch { writes, applied: None }).expect("a local record");
         }
@@ -102,24 +107,29 @@ fn read_data(data: &Path) -> Result<Vec<String>, String> {
         format!("{:?} {}", machine.members(), machine.cluster_version()),
     ];
     let mut next = log.first_index();
+    let mut rows = DefaultHasher::new();
     while next <= log.last_index() {
         for entry in log.entries(next, log.last_index() + 1, 1 << 20).map_err(said)? {
             next = entry.index + 1;
-            all.push(format!("{entry:?}"));
+            (entry.index, entry.term, entry.entry_type as i32, &entry.data[..], &entry.context[..])
+                .hash(&mut rows);
         }
     }
+    all.push(format!("entries {next} {:x}", rows.finish()));
     for table in Table::ALL {
-        all.push(format!("{table:?} {}", state.count(table)));
+        let mut rows = DefaultHasher::new();
         for (key, value) in state.scan(table, None, usize::MAX).map_err(said)? {
             match table {
-                Table::Pins => all.push(format!("{:?}", Pin::decode(&value).map_err(said)?)),
-                Table::Local => all.push(format!("{key:x?} {:?}", Record::decode(&value).map_err(said)?)),
-                Table::Members | Table::Meta => all.push(format!("{key:x?} {value:x?}")),
+                Table::Pins => drop(Pin::decode(&value).map_err(said)?),
+                Table::Local => drop(Record::decode(&key, &value).map_err(said)?),
+                Table::Members | Table::Meta => {}
             }
             if state.get(table, &key).map_err(said)?.as_ref() != Some(&value) {
                 return Err("a row is not found under its key".into());
             }
+            (key, value).hash(&mut rows);
         }
+        all.push(format!("{table:?} {} {:x}", state.count(table), rows.finish()));
     }
     // Every pin that was ever asked for is found or not, as before.
     let pins = pinfold::state::Pins::new(state);
@@ -131,15 +141,16 @@ fn read_data(data: &Path) -> Result<Vec<String>, String> {
 
 fn block(n: u64) -> (cid::Cid, bytes::Bytes) {
     use sha2::Digest as _;
-    let bytes: Vec<u8> = (0..200 + n * 37 % 9_000).map(|i| random(n, i) as u8).collect();
+    let bytes: Vec<u8> = (0..200 + n * 37 % 3_000).map(|i| random(n, i) as u8).collect();
     let hash = multihash::Multihash::<64>::wrap(0x12, &sha2::Sha256::digest(&bytes)).expect("32 bytes");
     (cid::Cid::new_v1(0x55, hash), bytes.into())
 }
 
-const BLOCKS: u64 = 300;
+const BLOCKS: u64 = 100;
 
 fn make_blocks(folder: &Path) {
-    let store = BlockStore::open(StoreConfig { reserve: 0, ..StoreConfig::new(folder, 1 << 30) }).expect("store");
+    let store =
+        BlockStore::open(StoreConfig { reserve: 0, ..StoreConfig::new(folder, 1 << 30) }).expect("store");
     for n in (0..BLOCKS).step_by(20) {
         let put = store.put((n..n + 20).map(block).collect(), Durability::Flushed);
         smol::block_on(put).expect("stored");
@@ -302,7 +313,11 @@ fn sweep(what: What, flips: u64) {
     let made = scratch();
     let pristine = made.path().join("pristine");
     what.make(&pristine);
-    assert!(!what.is_damaged(&pristine), "what was just written is whole: {}", check::examine_data(&pristine, false).text());
+    assert!(
+        !what.is_damaged(&pristine),
+        "what was just written is whole: {}",
+        check::examine_data(&pristine, false).text()
+    );
     let files = files(&pristine);
     let began = std::time::Instant::now();
     let jobs = std::thread::available_parallelism().map_or(2, usize::from).min(8) as u64;
@@ -337,7 +352,10 @@ fn sweep(what: What, flips: u64) {
     );
     assert!(all.wrong.is_empty(), "wrong answers: {:#?}", all.wrong);
     assert_eq!(all.same + all.noticed + all.died, flips);
-    assert!(all.noticed > flips / 10 && all.same > flips / 100 && all.checked > flips / 10, "too quiet: {all:?}");
+    assert!(
+        all.noticed > flips / 10 && all.same > flips / 100 && all.checked > flips / 10,
+        "too quiet: {all:?}"
+    );
 }
 
 /// Children one after the other, until all flips of this part are judged.
@@ -387,7 +405,9 @@ fn run(what: What, files: &[(PathBuf, Vec<u8>)], pristine: &Path, seed: u64, fro
             if !damaged {
                 let (file, at, xor) = flip(files, seed, n);
                 let place = format!("flip {n}: {} at {at} by {xor:#x}", files[file].0.display());
-                tally.wrong.push(format!("{place}: state check calls whole what kills its reader ({status})"));
+                tally
+                    .wrong
+                    .push(format!("{place}: state check calls whole what kills its reader ({status})"));
             }
             next = n + 1;
         } else {

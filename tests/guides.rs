@@ -195,6 +195,7 @@ guides! {
     backup_and_restore: "backup-and-restore.md" on 1;
     moving_from_ipfs_cluster: "moving-from-ipfs-cluster.md" on 2;
     composite: "composite.md" on 2;
+    lost_majority: "lost-majority.md" on 3;
     hard_days: "hard-days.md" on 4;
 }
 

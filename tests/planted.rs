@@ -73,7 +73,9 @@ impl Detector {
     /// Runs one seed; what was found, if anything. A panic of raft-rs or of an assertion is a finding too.
     fn run(self, bug: Option<Bug>, seed: u64) -> Option<String> {
         let work = || match self {
-            Detector::Simulator => sim::run(seed, &Knobs::draw(seed)).err().map(|failure| failure.to_string()),
+            Detector::Simulator => {
+                sim::run(seed, &Knobs::draw(seed)).err().map(|failure| failure.to_string())
+            }
             Detector::Founding if seed % 2 == 0 => founding::disorder(seed).err(),
             Detector::Founding => founding::storm(seed).err(),
             Detector::Stores => stores::run(seed).err(),

@@ -64,7 +64,8 @@ impl Client<'_> {
             // Closed by the peer after the last answer, or a moment ago: then nothing is sent on it.
             let socket = kept.get_ref();
             socket.set_nonblocking(true).expect("a socket");
-            let closed = !matches!(socket.peek(&mut [0]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock);
+            let closed =
+                !matches!(socket.peek(&mut [0]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock);
             socket.set_nonblocking(false).expect("a socket");
             if !closed {
                 return (at, kept);
@@ -160,7 +161,8 @@ impl Drop for StopAtEnd<'_> {
 #[test]
 fn three_peers_restart_one_by_one_without_a_failed_request() {
     let mut cluster = Cluster::of(3);
-    let address = |p: &Peer| p.url().strip_prefix("http://").and_then(|a| a.parse().ok()).expect("an address");
+    let address =
+        |p: &Peer| p.url().strip_prefix("http://").and_then(|a| a.parse().ok()).expect("an address");
     let addresses: Vec<SocketAddr> = cluster.peers.iter().map(address).collect();
     let (book, mut stops, mut handed_over) = (Book::default(), Vec::new(), 0);
     std::thread::scope(|scope| {
@@ -194,7 +196,8 @@ fn three_peers_restart_one_by_one_without_a_failed_request() {
         }
         more("writes after the last restart");
     });
-    let (failures, refused) = (book.failures.into_inner().expect("lock"), book.refused.into_inner().expect("lock"));
+    let (failures, refused) =
+        (book.failures.into_inner().expect("lock"), book.refused.into_inner().expect("lock"));
     let acknowledged = book.acknowledged.into_inner().expect("lock");
     eprintln!(
         "{} restarts, {handed_over} of a leader: {} writes acknowledged, {} failed requests, {refused} refused connections; \

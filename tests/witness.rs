@@ -121,7 +121,10 @@ fn a_home_of_two_boards_and_a_witness_survives_the_death_of_any_of_them() {
             _ => Ok(()),
         });
         if dead != WITNESS {
-            handed += home.peers[WITNESS].log().matches("it hands the leadership to a peer that holds content").count();
+            handed += home.peers[WITNESS]
+                .log()
+                .matches("it hands the leadership to a peer that holds content")
+                .count();
         }
         // The content is served by whoever of the two has it.
         let holder = alive.iter().copied().find(|i| *i != WITNESS).expect("one of two boards");

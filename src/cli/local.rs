@@ -89,9 +89,7 @@ pub fn run(face: Face, globals: &Globals, command: Parsed, encoding: Encoding) -
         Parsed::ConfigKeys(args) => super::config::explain(args.prefix.as_deref(), args.markdown),
         Parsed::StateUpgrade(args) => state_upgrade(&folder, args.force || args.yes || globals.force),
         Parsed::StateCheck(args) => super::check::run(&folder, &args),
-        Parsed::StateRecover(args) => {
-            super::recover::run(&folder, &args)
-        }
+        Parsed::StateRecover(args) => super::recover::run(&folder, &args),
         other => Err(Failure::Usage(format!("{other:?} is not a command for this machine"))),
     }
 }

@@ -141,6 +141,8 @@ struct Inner {
     /// Full when a member told of an IPFS node that is new to us: it need not wait for the next round.
     new_node: (async_channel::Sender<()>, async_channel::Receiver<()>),
     repin: repin::Shared,
+    /// The earliest expiry of all pins (`None`: no pin has one) as of this applied index.
+    next_expiry: Mutex<Option<(u64, Option<Timestamp>)>>,
     tasks: Mutex<Vec<smol::Task<()>>>,
 }
 
@@ -161,6 +163,7 @@ impl Cluster {
                 parts,
                 readings: Arc::default(),
                 new_node: async_channel::bounded(1),
+                next_expiry: Mutex::new(None),
                 tasks: Mutex::new(Vec::new()),
             }),
         };

@@ -10,6 +10,7 @@ use crate::tracker::Tracker;
 use cid::Cid;
 use futures::stream::BoxStream;
 use libp2p::PeerId;
+use std::sync::PoisonError;
 
 /// What ipfs-cluster says when a CID is not pinned; clients look for this very text.
 pub(crate) const NOT_PINNED: &str = "pin is not part of the pinset";
@@ -218,13 +219,23 @@ impl Cluster {
             return Ok(());
         }
         let now = self.time().await;
-        let mut pins = self.allocations();
+        let known = *self.inner.next_expiry.lock().unwrap_or_else(PoisonError::into_inner);
+        // A state in which nothing has happened since has the same expiries: an idle board stays idle.
+        if known.is_some_and(|(at, next)| at == status.applied && next.is_none_or(|expiry| expiry > now)) {
+            return Ok(());
+        }
+        let (mut pins, mut next) = (self.allocations(), None);
         while let Some(pin) = futures::StreamExt::next(&mut pins).await {
             let pin = pin?;
-            if !pin.expire_at.is_zero() && pin.expire_at <= now {
+            if pin.expire_at.is_zero() {
+                continue;
+            }
+            if pin.expire_at <= now {
                 self.inner.consensus.propose(Command::Expire(pin.cid, pin.expire_at)).await?;
             }
+            next = Some(next.map_or(pin.expire_at, |next: Timestamp| next.min(pin.expire_at)));
         }
+        *self.inner.next_expiry.lock().unwrap_or_else(PoisonError::into_inner) = Some((status.applied, next));
         Ok(())
     }
 }

@@ -503,8 +503,8 @@ impl Driver {
         self.note_commit();
         self.reads.applied(self.applied.index);
         if self.applied.index > self.durable.index && !self.flushing {
-            let much = self.applied.index - self.durable.index >= FLUSH_ENTRIES
-                || self.changed_pins >= FLUSH_PINS;
+            let much =
+                self.applied.index - self.durable.index >= FLUSH_ENTRIES || self.changed_pins >= FLUSH_PINS;
             let long = self.now - self.dirty_since >= self.settings.flush_ticks;
             let idle = self.now - self.applied_at >= self.settings.idle_ticks;
             if much || long || idle {

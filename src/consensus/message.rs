@@ -316,7 +316,8 @@ fn check(m: &Message) -> Result<()> {
         }
         MessageType::MsgSnapshot => {
             let meta = m.get_snapshot().get_metadata();
-            if !has_snapshot || meta.index > MAX_NUMBER || meta.term > m.term {
+            let marked = has_snapshot && meta.index <= MAX_NUMBER && (1..=m.term).contains(&meta.term);
+            if !marked {
                 return Err(bad("a snapshot message without a snapshot that there can be"));
             }
         }
@@ -626,6 +627,14 @@ mod tests {
         }
         (append.index, append.log_term) = (0, 0);
         assert!(decode(&encode_messages(7, 1, 2, &[append])[0]).is_ok(), "the first entries follow nothing");
+    }
+
+    #[test]
+    fn a_snapshot_of_an_entry_without_a_term_is_refused() {
+        let mut snapshot = samples().remove(1);
+        assert!(decode(&encode_messages(7, 1, 2, &[snapshot.clone()])[0]).is_ok());
+        snapshot.mut_snapshot().mut_metadata().term = 0;
+        assert!(decode(&encode_messages(7, 1, 2, &[snapshot])[0]).is_err());
     }
 
     #[test]

@@ -126,7 +126,8 @@ impl Nearby {
         loop {
             let mut waiting = false;
             for (peer, addresses) in self.heard() {
-                let Some((status, member)) = consensus.upgrade().map(|c| (c.status(), c.is_member(&peer))) else {
+                let Some((status, member)) = consensus.upgrade().map(|c| (c.status(), c.is_member(&peer)))
+                else {
                     return;
                 };
                 let tried = attempts.entry(peer).or_default();

@@ -186,7 +186,7 @@ fn who_answers(look: &Look) -> Vec<(PeerId, SocketAddr)> {
     let mut doors: Vec<(PeerId, Vec<SocketAddr>)> = Vec::new();
     for member in look.others() {
         let mut sockets: Vec<SocketAddr> =
-            member.addresses.iter().filter(|a| !own.contains(a)).flat_map(|a| sockets(a)).collect();
+            member.addresses.iter().filter(|a| !own.contains(a)).flat_map(sockets).collect();
         // Loopback is this machine. It means the other one only where nothing else is known of it.
         if sockets.iter().any(|s| !s.ip().is_loopback()) {
             sockets.retain(|s| !s.ip().is_loopback());

@@ -7,7 +7,9 @@ pub(crate) mod fuzz;
 use super::enter::{self, Entered, Entry};
 use super::signals::Stop;
 use super::upgrade::{self, Upgraded};
-use super::{build, files, fresh, legacy, nearby, notify, reach, say, scrub, DaemonOptions, RunMode, STOP_LIMIT};
+use super::{
+    build, files, fresh, legacy, nearby, notify, reach, say, scrub, DaemonOptions, RunMode, STOP_LIMIT,
+};
 use crate::api::{self, server::Server};
 use crate::cluster::founding::Desk;
 use crate::cluster::{Cluster, Parts};
@@ -398,6 +400,8 @@ impl Peer {
         let backups = self.folder.path().join("backups");
         let data = self.config.resolve(&self.folder, &self.config.consensus.data_folder);
         let keep = self.config.consensus.backups_rotate as usize;
+        // Nobody asked for the removal of this data: at least one copy of it is kept.
+        let keep = if matches!(ending, Ending::Superseded(_)) { keep.max(1) } else { keep };
         let state = self.state.clone();
         // Handlers of calls still hold the environments, which is no harm: nothing writes any more, and moving their
         // folder aside leaves what is open in it alone.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `settings` | folder and modes, service.json, secret, identity, certificate |
 //! | `machine` | clock, memory, file limits |
+//! | `data` | the databases of log and state: whether their pages are whole |
 //! | `disk` | space, read-only mounts, time of a flush |
 //! | `ports` | whether each listener's port is free, or held by our own daemon, or by whom |
 //! | `daemon` | the running daemon: leader, members, clocks, IPFS as it sees them |
@@ -16,6 +17,7 @@
 //! broken thing never keeps it from looking at the next. It must never print a secret.
 
 mod daemon;
+mod data;
 mod disk;
 mod ipfs;
 mod machine;
@@ -117,6 +119,7 @@ pub fn examine(folder: &Folder, env: &Env) -> Report {
     machine::files(running.as_ref(), &mut findings);
     if let Some(config) = config {
         disk::look(folder, &config, &mut findings);
+        data::look(folder, &config, &mut findings);
         ports::look(&config, running.as_ref(), &mut findings);
         let told = daemon::look(folder, &config, running.as_ref(), &mut findings);
         findings.extend(runtime::block_on(async {

@@ -493,7 +493,7 @@ impl Sim {
                     name: name.clone(),
                     addresses: Vec::new(),
                     role: Role::Learner,
-                    version: if ticket % 2 == 0 { RELEASE.to_owned() } else { String::new() },
+                    version: if ticket.is_multiple_of(2) { RELEASE.to_owned() } else { String::new() },
                     witness: false,
                 })
             }

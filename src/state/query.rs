@@ -47,7 +47,9 @@ impl Pins {
     /// When the disk fails or the record is damaged.
     pub fn get(&self, cid: &Cid) -> Result<Option<Pin>> {
         let record = self.store.get(Table::Pins, &cid.to_bytes())?;
-        record.map(|bytes| Pin::decode(&bytes).and_then(|pin| named(pin, &cid.to_bytes())).context(cid)).transpose()
+        record
+            .map(|bytes| Pin::decode(&bytes).and_then(|pin| named(pin, &cid.to_bytes())).context(cid))
+            .transpose()
     }
 
     /// At most `limit` pins after `after` (`None`: from the start), in key order.

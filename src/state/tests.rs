@@ -172,7 +172,7 @@ fn no_bytes_make_the_decoders_panic() {
 #[test]
 fn a_newer_command_stops_the_peer_and_a_broken_one_does_not() {
     let mut bytes = Command::Unpin(cid("a")).encode();
-    bytes[0] = 3;
+    bytes[0] = 4;
     let error = Command::decode(&bytes).expect_err("newer");
     assert_eq!(error.kind(), Kind::Version);
     assert!(!error.kind().is_deterministic());

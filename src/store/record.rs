@@ -47,27 +47,40 @@ pub(crate) fn encode<T: Serialize>(version: u8, value: &T) -> Vec<u8> {
 const SUM: usize = 4;
 
 /// The record of `value` in format `version`, with a checksum behind it. For what is this disk's own affair: replicated
-/// rows are the same bytes on every build, and have the digest.
-pub(crate) fn encode_summed<T: Serialize>(version: u8, value: &T) -> Vec<u8> {
+/// rows are the same bytes on every build, and have the digest. `about` goes into the sum and not into the record: the
+/// key under which it lies, where the record does not tell that itself.
+pub(crate) fn encode_summed<T: Serialize>(version: u8, about: &[u8], value: &T) -> Vec<u8> {
     let mut bytes = encode(version, value);
-    let sum = crc32c(&bytes);
-    bytes.extend_from_slice(&sum.to_be_bytes());
+    let sum = sum(&bytes, about);
+    bytes.extend_from_slice(&sum);
     bytes
 }
 
+fn sum(record: &[u8], about: &[u8]) -> [u8; SUM] {
+    let sum = if about.is_empty() { crc32c(record) } else { crc32c(&[record, about].concat()) };
+    sum.to_be_bytes()
+}
+
 /// The value of a record of format `summed`, or of format `plain`, which had no checksum yet.
-pub(crate) fn decode_summed<'a, T: Deserialize<'a>>(plain: u8, summed: u8, bytes: &'a [u8]) -> Result<T, Fault> {
+pub(crate) fn decode_summed<'a, T: Deserialize<'a>>(
+    plain: u8,
+    summed: u8,
+    about: &[u8],
+    bytes: &'a [u8],
+) -> Result<T, Fault> {
     if bytes.first() != Some(&summed) {
         return match decode(plain, bytes) {
             Err(Fault::Newer { found, .. }) => Err(Fault::Newer { found, known: summed }),
             other => other,
         };
     }
-    let Some((record, sum)) = bytes.len().checked_sub(SUM).and_then(|at| bytes.split_at_checked(at)) else {
+    let Some((record, found)) = bytes.len().checked_sub(SUM).and_then(|at| bytes.split_at_checked(at)) else {
         return Err(Fault::Malformed("it is cut off".into()));
     };
-    if crc32c(record).to_be_bytes() != *sum {
-        return Err(Fault::Malformed("its checksum is wrong, the disk gave back other bytes than were written".into()));
+    if sum(record, about) != *found {
+        return Err(Fault::Malformed(
+            "its checksum is wrong, the disk gave back other bytes than were written".into(),
+        ));
     }
     decode(summed, record)
 }
@@ -147,21 +160,25 @@ mod tests {
         let mut newer = bytes;
         newer[0] = 9;
         // With a checksum: every flipped bit is noticed, also one that makes it look like a record without.
-        let summed = encode_summed(2, &(7u64, 300u64));
-        assert_eq!(decode_summed::<(u64, u64)>(1, 2, &summed), Ok((7, 300)));
-        assert_eq!(decode_summed::<(u64, u64)>(1, 2, &encode(1, &(7u64, 300u64))), Ok((7, 300)));
+        let summed = encode_summed(2, b"key", &(7u64, 300u64));
+        assert_eq!(decode_summed::<(u64, u64)>(1, 2, b"key", &summed), Ok((7, 300)));
+        assert_eq!(decode_summed::<(u64, u64)>(1, 2, b"key", &encode(1, &(7u64, 300u64))), Ok((7, 300)));
         for bit in 0..summed.len() * 8 {
             let mut flipped = summed.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(decode_summed::<(u64, u64)>(1, 2, &flipped).is_err(), "bit {bit}");
+            assert!(decode_summed::<(u64, u64)>(1, 2, b"key", &flipped).is_err(), "bit {bit}");
         }
         for cut in 0..summed.len() {
-            assert!(decode_summed::<(u64, u64)>(1, 2, &summed[..cut]).is_err(), "cut at {cut}");
+            assert!(decode_summed::<(u64, u64)>(1, 2, b"key", &summed[..cut]).is_err(), "cut at {cut}");
         }
+        assert!(decode_summed::<(u64, u64)>(1, 2, b"kez", &summed).is_err(), "another key");
         for byte in 0..=255 {
             let mut other = summed.clone();
             other[0] = byte;
-            assert!(byte == 2 || decode_summed::<(u64, u64)>(1, 2, &other).is_err(), "version {byte}");
+            assert!(
+                byte == 2 || decode_summed::<(u64, u64)>(1, 2, b"key", &other).is_err(),
+                "version {byte}"
+            );
         }
         let error = decode::<T<'_>>(1, &newer).expect_err("newer").into_error("pin x", Kind::Corrupt);
         assert_eq!(error.kind(), Kind::Version);

@@ -79,17 +79,17 @@ impl Record {
         }
     }
 
-    /// For the store.
-    pub fn encode(&self) -> Vec<u8> {
-        record::encode_summed(SUMMED, self)
+    /// For the store, under this key.
+    pub fn encode(&self, key: &[u8]) -> Vec<u8> {
+        record::encode_summed(SUMMED, key, self)
     }
 
-    /// From the store.
+    /// From the store, where it lay under this key.
     ///
     /// # Errors
     /// [`crate::Kind::Version`] for a newer format, [`crate::Kind::Corrupt`] for garbage.
-    pub fn decode(bytes: &[u8]) -> Result<Self> {
-        record::decode_summed(PLAIN, SUMMED, bytes)
+    pub fn decode(key: &[u8], bytes: &[u8]) -> Result<Self> {
+        record::decode_summed(PLAIN, SUMMED, key, bytes)
             .map_err(|fault| fault.into_error("a local tracker record", Kind::Corrupt))
     }
 }

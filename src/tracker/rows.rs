@@ -121,7 +121,7 @@ impl RowReader {
             };
             let record = match record_key {
                 Some(k) if k == key => {
-                    self.records.next_row()?.map(|(_, v)| Record::decode(&v)).transpose()?
+                    self.records.next_row()?.map(|(k, v)| Record::decode(&k, &v)).transpose()?
                 }
                 _ => None,
             };

@@ -271,7 +271,7 @@ impl Inner {
     }
 
     fn record(&self, key: &[u8]) -> Result<Option<Record>> {
-        self.store.get(Table::Local, key)?.map(|v| Record::decode(&v)).transpose()
+        self.store.get(Table::Local, key)?.map(|v| Record::decode(key, &v)).transpose()
     }
 
     pub(super) fn pin(&self, key: &[u8]) -> Result<Option<Pin>> {
@@ -279,7 +279,7 @@ impl Inner {
     }
 
     fn put_record(&self, key: &[u8], record: Option<&Record>) -> Result<()> {
-        let writes = vec![(Table::Local, key.to_vec(), record.map(Record::encode))];
+        let writes = vec![(Table::Local, key.to_vec(), record.map(|record| record.encode(key)))];
         self.store.write(WriteBatch { writes, applied: None })?;
         let _ = self.dirty.try_send(());
         Ok(())

@@ -126,7 +126,7 @@ impl Inner {
                 page.last = None;
                 return Ok(page);
             };
-            let (record, pin) = (Record::decode(&value)?, self.pin(&key)?);
+            let (record, pin) = (Record::decode(&key, &value)?, self.pin(&key)?);
             let contradicted =
                 plan::correct(pin.as_ref(), &self.me, Some(&record), held.state(&key)).is_some();
             if contradicted || !record.is_held() {

@@ -96,7 +96,7 @@ impl Bench {
 
     fn record(&self, n: u32) -> Option<Record> {
         let bytes = self.store.get(Table::Local, &cid(n).to_bytes()).expect("read")?;
-        Some(Record::decode(&bytes).expect("a record"))
+        Some(Record::decode(&cid(n).to_bytes(), &bytes).expect("a record"))
     }
 
     fn row(&self, n: u32) -> Row {

@@ -106,13 +106,15 @@ fn whoever_loses_a_copy_is_asked_first() {
 fn a_direct_pin_does_not_replace_a_recursive_one() {
     let mut direct = pin(1, -1, &[]);
     direct.mode = PinMode::Direct;
-    assert_eq!(decide(direct, Some(&pin(1, -1, &[])), false, &[]).expect_err("refused").kind(), Kind::Conflict);
+    assert_eq!(
+        decide(direct, Some(&pin(1, -1, &[])), false, &[]).expect_err("refused").kind(),
+        Kind::Conflict
+    );
 }
 
 #[test]
 fn a_command_takes_what_fits() {
-    let small: Vec<Ready> =
-        (0..1_500).map(|n| Ready { line: n, pin: pin(n, -1, &[]), new: true }).collect();
+    let small: Vec<Ready> = (0..1_500).map(|n| Ready { line: n, pin: pin(n, -1, &[]), new: true }).collect();
     assert_eq!(fitting(&small), Command::MAX_BATCH);
     let large = |n| {
         let mut large = pin(n, -1, &[]);

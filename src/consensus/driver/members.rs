@@ -126,9 +126,10 @@ impl Driver {
     /// applied, and a peer that hears of its removal may be gone for good: of two voters, the other would forget with
     /// a power cut that it needs that vote no longer, and wait for it for ever.
     pub(super) fn keep_changes(&mut self, committed: &[Entry]) -> Result<()> {
-        let Some(last) = committed.last().filter(|_| {
-            committed.iter().any(|entry| entry.get_entry_type() != EntryType::EntryNormal)
-        }) else {
+        let Some(last) = committed
+            .last()
+            .filter(|_| committed.iter().any(|entry| entry.get_entry_type() != EntryType::EntryNormal))
+        else {
             return Ok(());
         };
         // Not what raft-rs takes for committed: the log on the disk may not have that yet.

@@ -17,7 +17,8 @@ use crate::store::files;
 use crate::store::pages;
 use heed::types::Bytes;
 use heed::{
-    CommitOrAbort, CompactionOption, Database, Env, EnvFlags, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls,
+    CommitOrAbort, CompactionOption, Database, Env, EnvFlags, EnvOpenOptions, MdbError, RoTxn, RwTxn,
+    WithoutTls,
 };
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -298,7 +299,8 @@ impl Reader {
         // SAFETY: opened for reading, by a process that has it open nowhere else, and no page is read through the map but
         // the meta pages, which are at the beginning of every environment; the lock file keeps readers and writer apart.
         let env = unsafe { options.flags(EnvFlags::READ_ONLY).open(dir) };
-        let env = env.map_err(|e| lmdb_error(e).context(format!("reading beside the daemon in {}", dir.display())))?;
+        let env = env
+            .map_err(|e| lmdb_error(e).context(format!("reading beside the daemon in {}", dir.display())))?;
         let stale = env.clear_stale_readers().map_err(lmdb_error)?;
         if stale > 0 {
             log::debug!("store: {stale} readers of {} had died", dir.display());

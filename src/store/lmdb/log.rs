@@ -81,12 +81,13 @@ fn encode_entry(entry: &Entry) -> Vec<u8> {
         data: Blob::borrowed(&entry.data),
         context: Blob::borrowed(&entry.context),
     };
-    record::encode_summed(SUMMED, &v1)
+    record::encode_summed(SUMMED, b"", &v1)
 }
 
 pub(super) fn decode_entry(index: u64, bytes: &[u8]) -> Result<Entry> {
     let what = || format!("log entry {index}");
-    let v1: EntryV1<'_> = record::decode_summed(RECORD, SUMMED, bytes).map_err(|f| f.into_error(&what(), Kind::Corrupt))?;
+    let v1: EntryV1<'_> = record::decode_summed(RECORD, SUMMED, b"", bytes)
+        .map_err(|f| f.into_error(&what(), Kind::Corrupt))?;
     let kind = KINDS.get(usize::from(v1.kind)).copied();
     let Some(entry_type) = kind.filter(|_| v1.index == index) else {
         return Err(Error::corrupt(format!("{} is damaged: it says index {}", what(), v1.index)));
@@ -103,21 +104,21 @@ fn weight(entry: &Entry) -> u64 {
 
 /// Raft's hard state, from its record.
 pub(super) fn decode_hard_state(bytes: &[u8]) -> Result<HardState> {
-    let v1: HardStateV1 = record::decode_summed(RECORD, SUMMED, bytes)
+    let v1: HardStateV1 = record::decode_summed(RECORD, SUMMED, b"", bytes)
         .map_err(|f| f.into_error("Raft's hard state", Kind::Corrupt))?;
     Ok(HardState { term: v1.term, vote: v1.vote, commit: v1.commit, ..HardState::default() })
 }
 
 /// Who the data folder is, from its record.
 pub(super) fn decode_incarnation(bytes: &[u8]) -> Result<Incarnation> {
-    let v1: IncarnationV1 = record::decode_summed(RECORD, SUMMED, bytes)
+    let v1: IncarnationV1 = record::decode_summed(RECORD, SUMMED, b"", bytes)
         .map_err(|f| f.into_error("this peer's Raft id", Kind::Corrupt))?;
     Ok(Incarnation { raft_id: v1.raft_id, cluster_id: v1.cluster_id })
 }
 
 /// The truncation mark, from its record.
 pub(super) fn decode_mark(bytes: &[u8]) -> Result<Applied> {
-    record::decode_summed(RECORD, SUMMED, bytes)
+    record::decode_summed(RECORD, SUMMED, b"", bytes)
         .map_err(|f| f.into_error("the log's truncation mark", Kind::Corrupt))
 }
 
@@ -256,7 +257,7 @@ impl LmdbLog {
                 left_over = delete_slice(&entries, txn, mark.index)?;
             }
             if move_mark {
-                meta.put(txn, MARK_KEY, &record::encode_summed(SUMMED, &mark))?;
+                meta.put(txn, MARK_KEY, &record::encode_summed(SUMMED, b"", &mark))?;
             }
             if let Some((first, _)) = records.first() {
                 let conflicts = u64::from_be_bytes(*first) <= last && !planted::is(Bug::ConflictingTailStays);
@@ -270,7 +271,7 @@ impl LmdbLog {
             }
             if let Some(hard) = &batch.hard_state {
                 let v1 = HardStateV1 { term: hard.term, vote: hard.vote, commit: hard.commit };
-                meta.put(txn, HARD_STATE_KEY, &record::encode_summed(SUMMED, &v1))?;
+                meta.put(txn, HARD_STATE_KEY, &record::encode_summed(SUMMED, b"", &v1))?;
             }
             Ok(left_over)
         })
@@ -313,7 +314,7 @@ fn random_id() -> Result<RaftId> {
 
 fn put_incarnation(env: &Environment<2>, incarnation: Incarnation) -> Result<()> {
     let v1 = IncarnationV1 { raft_id: incarnation.raft_id, cluster_id: incarnation.cluster_id };
-    env.write(|tables, txn| tables[META].put(txn, INCARNATION_KEY, &record::encode_summed(SUMMED, &v1)))
+    env.write(|tables, txn| tables[META].put(txn, INCARNATION_KEY, &record::encode_summed(SUMMED, b"", &v1)))
 }
 
 impl LogStore for LmdbLog {

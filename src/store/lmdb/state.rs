@@ -74,7 +74,7 @@ pub(super) fn read_applied(env: &StateEnv) -> Result<Applied> {
 
 /// The applied mark, from its record.
 pub(super) fn decode_applied(bytes: &[u8]) -> Result<Applied> {
-    record::decode_summed(MARK_FORMAT, MARK_SUMMED, bytes)
+    record::decode_summed(MARK_FORMAT, MARK_SUMMED, b"", bytes)
         .map_err(|f| f.into_error("the applied mark", Kind::Corrupt))
 }
 
@@ -177,7 +177,7 @@ impl LmdbState {
 }
 
 fn put_applied(mark: &super::Db, txn: &mut RwTxn<'_>, applied: Applied) -> heed::Result<()> {
-    mark.put(txn, APPLIED_KEY, &record::encode_summed(MARK_SUMMED, &applied))
+    mark.put(txn, APPLIED_KEY, &record::encode_summed(MARK_SUMMED, b"", &applied))
 }
 
 impl StateStore for LmdbState {

@@ -184,6 +184,8 @@ impl<C: Contract> Search<'_, C> {
     ) -> (Report, Option<Box<Failure>>) {
         let folder = fast_folder();
         let at = folder.path().join("image");
+        let now = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let now = now.join(format!("image-now-{}-{}-{worker}.txt", self.name, std::process::id()));
         let (mut disk, mut known, mut report) = (self.before.clone(), C::Known::default(), Report::default());
         for (point, event) in self.events.iter().enumerate() {
             if stop.load(Ordering::Relaxed) {
@@ -214,6 +216,9 @@ impl<C: Contract> Search<'_, C> {
                 }
                 report.images += 1;
                 report.count(image.kinds);
+                // Reading a map beyond the end of its file kills the process (SIGBUS): then this file tells where.
+                let this = format!("{}, seed {}, image {point}.{variant}\n", self.name, self.seed);
+                std::fs::write(&now, this).expect("a note");
                 std::fs::create_dir_all(&at).expect("the image's folder");
                 image.write(&at).expect("the image");
                 let checked = catch_unwind(AssertUnwindSafe(|| {
@@ -234,11 +239,13 @@ impl<C: Contract> Search<'_, C> {
                              again: PINFOLD_IMAGES_SEED={} PINFOLD_IMAGES_ONLY={point}.{variant}",
                             self.name, self.seed, image.kinds, kept.display(), self.seed
                         );
+                        let _ = std::fs::remove_file(&now);
                         return (report, Some(Box::new(Failure { message, after: 0 })));
                     }
                 }
             }
         }
+        let _ = std::fs::remove_file(&now);
         (report, None)
     }
 
