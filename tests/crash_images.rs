@@ -76,7 +76,7 @@ fn child_store() {
 
 #[test]
 fn log_and_state_keep_what_they_acknowledged() {
-    search("log and state", 60, images::store::search);
+    search("log and state", 40, images::store::search);
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn child_node() {
 
 #[test]
 fn blocks_and_pins_keep_what_they_acknowledged() {
-    search("blocks and pins", 35, images::node::search);
+    search("blocks and pins", 55, images::node::search);
 }
 
 #[test]

@@ -372,8 +372,8 @@ fn a_founding_set_of_five_joins_the_two_of_it_that_are_a_cluster() {
     let cluster = cluster_id(&peers[3]);
     peers[3].kill();
     peers[4].kill();
-    for n in 0..3 {
-        peers[n].edit(|config| {
+    for peer in &mut peers[..3] {
+        peer.edit(|config| {
             config["cluster"]["peers"] = list.clone();
             config["consensus"]["raft"]["wait_for_leader_timeout"] = "60s".into();
         });

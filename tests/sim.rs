@@ -111,7 +111,7 @@ impl Hall {
     fn one(&self, seed: u64) {
         let knobs = Knobs::draw(seed);
         let mut result = sim::run(seed, &knobs);
-        if seed % TWICE == 0 {
+        if seed.is_multiple_of(TWICE) {
             let again = sim::run(seed, &knobs);
             if again != result {
                 result = Err(Failure {

@@ -180,7 +180,7 @@ fn command(random: &mut Random) -> Vec<u8> {
     match random.below(14) {
         0 => Vec::new(),
         1 => b"\x01no command".to_vec(),
-        2 | 3 | 4 => Command::Unpin(cid(random.below(CIDS))).encode(),
+        2..=4 => Command::Unpin(cid(random.below(CIDS))).encode(),
         5 => Command::PinMany((0..2 + random.below(30)).map(|_| pin(random)).collect()).encode(),
         _ => Command::Pin(Box::new(pin(random))).encode(),
     }
@@ -517,11 +517,9 @@ impl Live {
                 Step::Flush => flush(&live.state)?,
                 Step::FlushBeside(batches) => std::thread::scope(|scope| {
                     let beside = scope.spawn(|| flush(&live.state));
-                    let mut version = marks.log;
                     let mut appended = Ok(());
-                    for batch in batches {
+                    for (version, batch) in (marks.log..).zip(batches) {
                         appended = appended.and_then(|()| append(&mut live.log, batch, version));
-                        version += 1;
                     }
                     beside.join().expect("no panic in a flush")?;
                     appended
