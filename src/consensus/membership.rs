@@ -197,9 +197,21 @@ pub fn next_promotion(reach: &[Reach], last_index: u64, max_voters: usize) -> Op
     }
     reach
         .iter()
-        .filter(|r| !r.voter && r.active && r.streaming && r.matched + CAUGHT_UP_WITHIN >= last_index)
+        .filter(|r| {
+            !r.voter
+                && r.active
+                && r.streaming
+                && has_answered(r)
+                && r.matched + CAUGHT_UP_WITHIN >= last_index
+        })
         .max_by_key(|r| (r.witness, r.matched, std::cmp::Reverse(r.raft_id)))
         .map(|r| r.raft_id)
+}
+
+/// Whether it ever acknowledged anything: raft-rs takes a new member for active before it was heard. In a young cluster
+/// nothing is few entries less than all, and a joiner that died meanwhile would vote, that is, be waited for.
+fn has_answered(reach: &Reach) -> bool {
+    reach.matched > 0
 }
 
 /// The voter that should lead next, if any is within reach: one that is no witness before one that is.
@@ -388,6 +400,8 @@ mod tests {
         assert_eq!(next_promotion(&all, 1_000, 7), Some(2));
         assert_eq!(next_promotion(&all, 1_001, 7), None);
         assert_eq!(next_promotion(&all, 1_000, 1), None);
+        let silent = [reach(1, true, 5, true), reach(2, false, 0, true)];
+        assert_eq!(next_promotion(&silent, 5, 7), None, "nothing was ever heard of it");
         all[1].active = false;
         assert_eq!(next_promotion(&all, 1_000, 7), None);
         assert_eq!(best_successor(&all, 1), None);

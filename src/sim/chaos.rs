@@ -1,62 +1,48 @@
 //! A cluster under misfortune, and what must be true afterwards.
 //!
 //! The cluster is formed, then its [schedule](super::schedule) happens to it: everything that can go wrong does, while
-//! callers go on asking. Then all is repaired, and within a bounded time a change is accepted again and all peers
-//! agree, everybody who lost a disk or was removed is back as a new member, and what the callers saw from first to
-//! last can be put into one order ([`super::linear`]).
+//! callers go on asking. What must be true when it is over is in [`super::aftermath`].
 //!
 //! The misfortune stays within what a cluster promises to survive, and no more: at any time at most one voter is lost for
 //! good or on its way out, and only where the others are a majority without it ([`Chaos::may_lose`]). Everything else
 //! (crashes, partitions, broken disks) may strike everybody at once, because it passes.
 
 use super::check::{broken, Broken};
-use super::client::{Answer, Request, Ticket};
+use super::client::{Request, Ticket};
 use super::cluster::{Disk, Life, Sim, SIMULATED};
 use super::knobs::Knobs;
-use super::linear::{self, Act, End, Operation, Verdict};
+use super::linear::Operation;
 use super::network::{Faults, Peer, Ways, TICK};
 use super::report::{Failure, Report};
 use super::schedule::{self, Event, What, Whom, EPOCH};
 use crate::clock::Timestamp;
-use crate::error::Kind;
-use crate::state::{RaftId, Role};
+use crate::state::RaftId;
 use crate::store::memory::Trouble;
-use libp2p::PeerId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 /// Milliseconds of the shortest election timeout.
-const ELECTION: u64 = 16 * TICK;
-/// Election timeouts in which a repaired cluster must accept a change.
-const ACCEPT_WITHIN: u64 = 40;
-/// Election timeouts in which all peers of a repaired cluster must be members again and agree.
-const AGREE_WITHIN: u64 = 250;
+pub(super) const ELECTION: u64 = 16 * TICK;
 /// Ticks in which the cluster must form.
 const FORM_WITHIN: u64 = 4_000;
 /// Ticks that a caller waits.
-const PATIENCE: u64 = 300;
+pub(super) const PATIENCE: u64 = 300;
 /// Requests that are open at one time; more callers go away.
 const MAX_OPEN: usize = 40;
-/// Keys that hold for reading at the end, at each peer.
-const LAST_WORDS: u64 = 400;
-/// Where in the order a change is tried that is in no log: last.
-const NOWHERE: u64 = u64::MAX;
-/// Between two tries to make a peer a member.
-const JOIN_AGAIN: u64 = 8 * TICK;
 
-struct Chaos {
-    sim: Sim,
-    report: Report,
-    knobs: Knobs,
+pub(super) struct Chaos {
+    pub(super) sim: Sim,
+    pub(super) report: Report,
+    pub(super) knobs: Knobs,
     /// Peers that are no members under the Raft id that they have now, and when to ask for them again.
-    outside: BTreeMap<Peer, (Option<Ticket>, u64)>,
+    pub(super) outside: BTreeMap<Peer, (Option<Ticket>, u64)>,
     /// The voter that is lost, or on its way out.
-    going: Option<RaftId>,
+    pub(super) going: Option<RaftId>,
     /// Removed Raft ids that have asked to be let in again.
-    returned: BTreeSet<RaftId>,
-    history: BTreeMap<String, Vec<(Ticket, Operation)>>,
+    pub(super) returned: BTreeSet<RaftId>,
+    pub(super) history: BTreeMap<String, Vec<(Ticket, Operation)>>,
 }
 
 /// Runs one seed with these knobs.
@@ -137,7 +123,7 @@ impl Chaos {
     }
 
     /// Lets time pass, tick by tick, and looks after who wants to be a member.
-    fn until(&mut self, end: u64) -> Result<(), Broken> {
+    pub(super) fn until(&mut self, end: u64) -> Result<(), Broken> {
         while self.sim.ms < end {
             self.call_outsiders();
             let next = (self.sim.ms + TICK).min(end);
@@ -340,7 +326,7 @@ impl Chaos {
         Ok(())
     }
 
-    fn restart_all(&mut self) -> Result<(), Broken> {
+    pub(super) fn restart_all(&mut self) -> Result<(), Broken> {
         self.sim.peers().into_iter().try_for_each(|peer| self.restart(peer))
     }
 
@@ -402,7 +388,7 @@ impl Chaos {
     }
 
     /// A peer that was removed, or was never there, begins anew.
-    fn join(&mut self, peer: Peer) -> Result<(), Broken> {
+    pub(super) fn join(&mut self, peer: Peer) -> Result<(), Broken> {
         let removed = match self.sim.nodes.get(&peer) {
             Some(node) => self.sim.checks.model.is_removed(node.raft_id),
             None => true,
@@ -423,7 +409,7 @@ impl Chaos {
     }
 
     /// Asks for those that are outside to be let in.
-    fn call_outsiders(&mut self) {
+    pub(super) fn call_outsiders(&mut self) {
         let now = self.sim.ms;
         let members = self.sim.checks.model.members();
         let inside = |peer: Peer| {
@@ -444,232 +430,4 @@ impl Chaos {
             }
         }
     }
-
-    fn collect(&mut self) {
-        for (ticket, answer) in self.sim.answers() {
-            self.answered(ticket, answer);
-        }
-    }
-
-    fn answered(&mut self, ticket: Ticket, answer: Answer) {
-        let known = match &answer.result {
-            Ok(_) => End::Done,
-            Err(e) if self.sim.checks.model.is_refused(ticket, e.kind()) => End::Refused,
-            Err(_) => End::Unknown,
-        };
-        if let Request::Add(peer) = *answer.request {
-            let now = self.sim.ms;
-            if let Some((waits, again)) = self.outside.get_mut(&peer).filter(|(t, _)| *t == Some(ticket)) {
-                (*waits, *again) = (None, now + JOIN_AGAIN);
-            }
-            return;
-        }
-        if answer.request.is_command() {
-            let report = &mut self.report;
-            match known {
-                End::Done => report.acknowledged += 1,
-                End::Refused => report.refused += 1,
-                End::Unknown => report.unknown += 1,
-            }
-        }
-        // Refused before it was offered to anybody: nothing can have happened.
-        if answer.result.as_ref().is_err_and(|e| e.kind() == Kind::Full) && answer.attempts == 0 {
-            return;
-        }
-        for (name, act) in acts(ticket, &answer) {
-            if matches!(act, Act::Read(_)) {
-                self.report.reads += 1;
-            }
-            let (start, answered) = answer.span;
-            let end = if known == End::Unknown { linear::NEVER } else { answered };
-            let hint = answer.reading.as_ref().map_or(NOWHERE, |reading| 2 * reading.applied + 1);
-            let operation = Operation { start, end, act, known, hint };
-            let history = self.history.entry(name).or_default();
-            // A retry may put a second entry into the log, but never after the answer.
-            for _ in 1..self.sim.checks.model.places(ticket).len() {
-                history.push((ticket, Operation { known: End::Unknown, ..operation.clone() }));
-            }
-            history.push((ticket, operation));
-        }
-    }
-
-    /// The operations on one pin, with the log as an idea of their order.
-    fn operations(&self, history: &[(Ticket, Operation)]) -> Vec<Operation> {
-        let mut used: BTreeMap<Ticket, usize> = BTreeMap::new();
-        let hinted = history.iter().map(|(ticket, operation)| {
-            let nth = used.entry(*ticket).or_default();
-            let place = self.sim.checks.model.places(*ticket).get(*nth).map(|index| 2 * index);
-            *nth += 1;
-            Operation { hint: place.unwrap_or(operation.hint), ..operation.clone() }
-        });
-        hinted.collect()
-    }
-
-    fn repair(&mut self) -> Result<(), Broken> {
-        let sim = &mut self.sim;
-        sim.note(|| "-- all is repaired".to_owned());
-        sim.set_faults(Faults::default());
-        sim.heal();
-        let disk = sim.disk;
-        for node in sim.nodes.values_mut() {
-            (node.disk, node.every, node.clock, node.doomed) = (disk, TICK, 0, false);
-            node.state.set_full(None);
-            node.log.set_trouble(Trouble::None);
-            node.state.set_trouble(Trouble::None);
-        }
-        self.restart_all()?;
-        let healed = self.sim.ms;
-        let (mut probe, mut accepted) = (None, None);
-        while accepted.is_none() || !self.is_whole() {
-            let now = self.sim.ms;
-            let late = now > healed + AGREE_WITHIN * ELECTION
-                || accepted.is_none() && now > healed + ACCEPT_WITHIN * ELECTION;
-            if late {
-                let what = if accepted.is_none() { "accepted no change" } else { "did not agree again" };
-                return Err(broken(
-                    "no progress",
-                    format!(
-                        "the repaired cluster {what} within {} ms; outside {:?}: {}",
-                        now - healed,
-                        self.outside,
-                        self.sim.describe()
-                    ),
-                ));
-            }
-            self.restart_all()?;
-            for peer in 1..=self.knobs.peers {
-                self.join(peer)?;
-            }
-            if probe.is_none() {
-                probe = self.sim.leader().map(|at| self.sim.ask(at, Request::pin("probe"), PATIENCE));
-            }
-            self.call_outsiders();
-            self.sim.advance(now + TICK)?;
-            for (ticket, answer) in self.sim.answers() {
-                if Some(ticket) == probe {
-                    probe = None;
-                    if answer.result.is_ok() && accepted.is_none() {
-                        accepted = Some(self.sim.ms - healed);
-                    }
-                }
-                self.answered(ticket, answer);
-            }
-            if accepted.is_some() {
-                probe = Some(0);
-            }
-        }
-        self.report.to_accept = accepted.unwrap_or_default();
-        self.report.to_agree = self.sim.ms - healed;
-        Ok(())
-    }
-
-    /// Whether everybody is back, as many vote as may, and all agree.
-    fn is_whole(&self) -> bool {
-        let Some(members) = self.sim.checks.model.members() else { return false };
-        let ids: BTreeSet<RaftId> = self.sim.nodes.values().map(|n| n.raft_id).collect();
-        let voters = members.values().filter(|m| m.role == Role::Voter).count() as u64;
-        self.sim.open_requests() == 0
-            && self.outside.is_empty()
-            && ids.iter().eq(members.keys())
-            && voters >= self.knobs.peers.min(self.knobs.max_voters as u64)
-            && self.sim.is_settled()
-    }
-
-    /// Every pin is read at every peer once more.
-    fn last_words(&mut self) -> Result<(), Broken> {
-        let names: Vec<String> = self.history.keys().cloned().collect();
-        for peer in self.sim.peers() {
-            for name in &names {
-                self.sim.ask(peer, Request::Read(name.clone()), LAST_WORDS);
-            }
-        }
-        let limit = self.sim.ms + LAST_WORDS * TICK;
-        while self.sim.open_requests() > 0 && self.sim.ms < limit {
-            self.until(self.sim.ms + TICK)?;
-        }
-        Ok(())
-    }
-
-    fn verify(&mut self) -> Result<(), Broken> {
-        if let Some(ticket) = self.sim.checks.told_too_early() {
-            return Err(broken(
-                "false acknowledgement",
-                format!("request {ticket} was answered, but never committed"),
-            ));
-        }
-        let mut checks = std::mem::take(&mut self.sim.checks);
-        for (peer, node) in &self.sim.nodes {
-            let Some(driver) = &node.driver else { continue };
-            checks.compare(*peer, node, driver.status().applied)?;
-            driver.machine().verify().map_err(|e| {
-                broken("digest", format!("the digest of peer {peer} is not that of its rows: {e}"))
-            })?;
-        }
-        self.sim.checks = checks;
-        for (name, history) in &self.history {
-            let operations = self.operations(history);
-            match linear::check(&operations) {
-                Verdict::Fine => self.report.ordered += operations.len() as u64,
-                Verdict::Undecided => self.report.undecided += operations.len() as u64,
-                Verdict::Impossible => {
-                    let seen: Vec<String> = operations
-                        .iter()
-                        .map(|o| format!("{}..{} {:?} {:?}", o.start, o.end, o.act, o.known))
-                        .collect();
-                    return Err(broken(
-                        "no order",
-                        format!("what was seen of {name} can be put into no order:\n  {}", seen.join("\n  ")),
-                    ));
-                }
-            }
-        }
-        let (sim, report) = (&self.sim, &mut self.report);
-        report.steps = sim.happened;
-        report.millis = sim.ms;
-        report.leaders = sim.checks.leaders();
-        report.compared = sim.checks.compared;
-        report.hash = sim.hash;
-        report.count("crash in a turn", sim.torn.0);
-        report.count("crash in a turn that found the write done", sim.torn.1);
-        report.count("frames lost", sim.network.lost);
-        report.count("frames doubled", sim.network.doubled);
-        report.count("frames late", sim.network.late);
-        report.faults.retain(|_, times| *times > 0);
-        Ok(())
-    }
-}
-
-/// What an answer says about single pins.
-fn acts(ticket: Ticket, answer: &Answer) -> Vec<(String, Act)> {
-    let value = |wish: &super::Wish| super::Value {
-        version: ticket,
-        direct: wish.direct,
-        holders: vec![id(wish.holder)],
-        expires: wish.expires,
-    };
-    match &*answer.request {
-        Request::Pin(wish) => vec![(wish.name.clone(), Act::Put(value(wish)))],
-        Request::PinMany(wishes) => {
-            // Of two under one name the later is left; all are recursive, so that none is refused.
-            let last: BTreeMap<&String, Act> =
-                wishes.iter().map(|wish| (&wish.name, Act::Put(value(wish)))).collect();
-            last.into_iter().map(|(name, act)| (name.clone(), act)).collect()
-        }
-        Request::Unpin(name) => vec![(name.clone(), Act::Remove)],
-        Request::Move(name, from, to) => vec![(name.clone(), Act::Move(id(*from), id(*to)))],
-        Request::Expire(name, expires) => vec![(name.clone(), Act::Expire(*expires))],
-        Request::Read(name) => {
-            let seen = answer.reading.as_ref().map(|r| (name.clone(), Act::Read(r.value.clone())));
-            seen.into_iter().collect()
-        }
-        Request::Refresh(..)
-        | Request::Raise(_)
-        | Request::Add(_)
-        | Request::Remove(_)
-        | Request::HandOver => Vec::new(),
-    }
-}
-
-fn id(peer: Peer) -> PeerId {
-    super::cluster::peer_id(peer)
 }

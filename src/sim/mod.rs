@@ -19,6 +19,7 @@
 //! It must never use a clock, a thread, a socket or a source of randomness of its own, nor let the order of a hash
 //! table decide anything.
 
+mod aftermath;
 pub mod chaos;
 mod check;
 mod client;
@@ -34,6 +35,7 @@ mod report;
 pub mod schedule;
 pub mod shrink;
 mod transfer;
+mod turns;
 
 pub use chaos::{run, run_events};
 pub use check::Broken;
