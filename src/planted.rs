@@ -52,8 +52,8 @@ bugs! {
     // --- elections, logs, reads (consensus/driver, reads.rs, settings.rs)
     /// A follower takes entries without comparing the term of the entry before them.
     TermNotChecked,
-    /// A new leader counts copies of an entry of an older term, and calls it committed.
-    OldTermCommitted,
+    /// A leader calls committed what is on its own disk, whoever else has it.
+    LeaderCommitsAlone,
     /// A leader answers a read by itself, without asking whether it still leads.
     ReadWithoutQuorum,
     /// A leader trusts its lease for reads, whatever its clock did meanwhile.

@@ -233,9 +233,9 @@ impl Driver {
             }
             self.node.read_index(name);
         }
-        if planted::is(Bug::OldTermCommitted) && self.leads() {
-            let copied = self.node.raft.mut_prs().maximal_committed_index().0;
-            self.node.raft.raft_log.commit_to(copied);
+        if planted::is(Bug::LeaderCommitsAlone) && self.leads() {
+            let ours = self.node.raft.raft_log.persisted;
+            self.node.raft.raft_log.commit_to(ours);
         }
         while self.node.has_ready() {
             let mut ready = self.node.ready();
