@@ -43,7 +43,8 @@ fn random(seed: u64, n: u64) -> u64 {
 
 fn cid(n: u64) -> cid::Cid {
     use sha2::Digest as _;
-    let hash = multihash::Multihash::<64>::wrap(0x12, &sha2::Sha256::digest(n.to_be_bytes())).expect("32 bytes");
+    let hash =
+        multihash::Multihash::<64>::wrap(0x12, &sha2::Sha256::digest(n.to_be_bytes())).expect("32 bytes");
     cid::Cid::new_v1(0x55, hash)
 }
 
@@ -70,14 +71,17 @@ fn make_data(data: &Path) {
         }
         let command = if n % 10 == 9 { Command::Unpin(cid(n - 1)) } else { Command::Pin(Box::new(pin)) };
         let at = Applied { index: n + 2, term: 1 };
-        let entry = Entry { index: at.index, term: at.term, data: command.encode().into(), ..Entry::default() };
-        let hard_state = HardState { term: 1, vote: log.incarnation().raft_id, commit: n + 1, ..HardState::default() };
+        let entry =
+            Entry { index: at.index, term: at.term, data: command.encode().into(), ..Entry::default() };
+        let hard_state =
+            HardState { term: 1, vote: log.incarnation().raft_id, commit: n + 1, ..HardState::default() };
         let batch = LogBatch { entries: vec![entry], hard_state: Some(hard_state), reset_to: None };
         log.append(batch).expect("appended");
         // The last ones are in the log alone.
         if n < PINS - 30 {
             let _ = machine.apply(at, Some(command)).expect("applied");
-            let record = Record::pinned(PinMode::Recursive, Timestamp::from_secs(n as i64)).encode(&cid(n).to_bytes());
+            let record =
+                Record::pinned(PinMode::Recursive, Timestamp::from_secs(n as i64)).encode(&cid(n).to_bytes());
             let writes = vec![(Table::Local, cid(n).to_bytes(), Some(record))];
             state.write(WriteBatch { writes, applied: None }).expect("a local record");
         }
@@ -107,7 +111,8 @@ fn read_data(data: &Path) -> Result<Vec<String>, String> {
     while next <= log.last_index() {
         for entry in log.entries(next, log.last_index() + 1, 1 << 20).map_err(said)? {
             next = entry.index + 1;
-            (entry.index, entry.term, entry.entry_type as i32, &entry.data[..], &entry.context[..]).hash(&mut rows);
+            (entry.index, entry.term, entry.entry_type as i32, &entry.data[..], &entry.context[..])
+                .hash(&mut rows);
         }
     }
     all.push(format!("entries {next} {:x}", rows.finish()));
@@ -144,7 +149,8 @@ fn block(n: u64) -> (cid::Cid, bytes::Bytes) {
 const BLOCKS: u64 = 100;
 
 fn make_blocks(folder: &Path) {
-    let store = BlockStore::open(StoreConfig { reserve: 0, ..StoreConfig::new(folder, 1 << 30) }).expect("store");
+    let store =
+        BlockStore::open(StoreConfig { reserve: 0, ..StoreConfig::new(folder, 1 << 30) }).expect("store");
     for n in (0..BLOCKS).step_by(20) {
         let put = store.put((n..n + 20).map(block).collect(), Durability::Flushed);
         smol::block_on(put).expect("stored");
@@ -307,7 +313,11 @@ fn sweep(what: What, flips: u64) {
     let made = scratch();
     let pristine = made.path().join("pristine");
     what.make(&pristine);
-    assert!(!what.is_damaged(&pristine), "what was just written is whole: {}", check::examine_data(&pristine, false).text());
+    assert!(
+        !what.is_damaged(&pristine),
+        "what was just written is whole: {}",
+        check::examine_data(&pristine, false).text()
+    );
     let files = files(&pristine);
     let began = std::time::Instant::now();
     let jobs = std::thread::available_parallelism().map_or(2, usize::from).min(8) as u64;
@@ -342,7 +352,10 @@ fn sweep(what: What, flips: u64) {
     );
     assert!(all.wrong.is_empty(), "wrong answers: {:#?}", all.wrong);
     assert_eq!(all.same + all.noticed + all.died, flips);
-    assert!(all.noticed > flips / 10 && all.same > flips / 100 && all.checked > flips / 10, "too quiet: {all:?}");
+    assert!(
+        all.noticed > flips / 10 && all.same > flips / 100 && all.checked > flips / 10,
+        "too quiet: {all:?}"
+    );
 }
 
 /// Children one after the other, until all flips of this part are judged.
@@ -392,7 +405,9 @@ fn run(what: What, files: &[(PathBuf, Vec<u8>)], pristine: &Path, seed: u64, fro
             if !damaged {
                 let (file, at, xor) = flip(files, seed, n);
                 let place = format!("flip {n}: {} at {at} by {xor:#x}", files[file].0.display());
-                tally.wrong.push(format!("{place}: state check calls whole what kills its reader ({status})"));
+                tally
+                    .wrong
+                    .push(format!("{place}: state check calls whole what kills its reader ({status})"));
             }
             next = n + 1;
         } else {

@@ -80,7 +80,8 @@ fn two_of_three_are_lost_and_the_third_goes_on_with_everything() {
     let mut cluster = Cluster::of(3);
     let mut pins: Vec<String> = (0..3).map(|n| add(&cluster.peers[n], &format!("file {n}"))).collect();
     for n in 0..40 {
-        cluster.peers[n % 3].json("POST", &format!("/pins/{}?replication-min=1&replication-max=1", cid_of(n as u64)));
+        cluster.peers[n % 3]
+            .json("POST", &format!("/pins/{}?replication-min=1&replication-max=1", cid_of(n as u64)));
         pins.push(cid_of(n as u64));
     }
     // An acknowledged write of the last moment, when nobody's state has been flushed.
@@ -129,9 +130,11 @@ fn two_of_three_are_lost_and_the_third_goes_on_with_everything() {
     boards[0].wait_status(&pins[0], "pinned", 3);
     // It survives the death of one again, and its own restart.
     left.kill();
-    wait_for("a write without it", PATIENCE, || match boards[0].request("POST", &format!("/pins/{}", cid_of(900))) {
-        Ok((200, _)) => Ok(()),
-        other => Err(format!("{other:?}")),
+    wait_for("a write without it", PATIENCE, || {
+        match boards[0].request("POST", &format!("/pins/{}", cid_of(900))) {
+            Ok((200, _)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     });
     left.start(&["daemon"]);
     pins.push(cid_of(900));
@@ -194,7 +197,11 @@ fn old_boards_that_know_more_are_not_told_to_forget_it() {
     cluster.peers[0].json("POST", &format!("/pins/{}?replication-min=1&replication-max=1", cid_of(2)));
     let refused = cluster.peers[2].ctl(&["state", "recover", "--yes"]);
     assert_eq!(refused.status.code(), Some(5), "{}", said(&refused));
-    assert!(said(&refused).contains("something answers at the address of 2 other member"), "{}", said(&refused));
+    assert!(
+        said(&refused).contains("something answers at the address of 2 other member"),
+        "{}",
+        said(&refused)
+    );
     assert_eq!(data_names(&cluster.peers[2]), ["raft"]);
     ok(cluster.peers[2].ctl(&["state", "recover", "--yes", "--force"]));
     cluster.peers[2].start(&["daemon"]);
@@ -227,7 +234,8 @@ fn three_of_five_are_lost() {
     // Which of the two is the better one?
     let [one, other] = [3, 4].map(|n: usize| cluster.peers[n].path().to_owned());
     let compared = ok(cluster.peers[3].ctl(&["state", "recover", "--look", &other]));
-    let best = compared.lines().find_map(|l| l.strip_prefix("the best survivor is ")).expect(&compared).to_owned();
+    let best =
+        compared.lines().find_map(|l| l.strip_prefix("the best survivor is ")).expect(&compared).to_owned();
     assert!(best == one || best == other, "{compared}");
     let (best, second) = if best == one { (3, 4) } else { (4, 3) };
     ok(cluster.peers[best].ctl(&["state", "recover", "--yes"]));
@@ -249,7 +257,11 @@ fn what_is_no_survivor_is_refused() {
     let mut peer = Peer::init(tmp.path().join("p"), "p", SECRET);
     let recover = |peer: &Peer| peer.ctl(&["state", "recover", "--yes"]);
     let fresh = recover(&peer);
-    assert!(fresh.status.code() == Some(4) && said(&fresh).contains("nothing to recover"), "{}", said(&fresh));
+    assert!(
+        fresh.status.code() == Some(4) && said(&fresh).contains("nothing to recover"),
+        "{}",
+        said(&fresh)
+    );
     peer.start(&["daemon"]);
     let busy = recover(&peer);
     assert!(busy.status.code() == Some(5) && said(&busy).contains("stop it first"), "{}", said(&busy));
@@ -317,7 +329,8 @@ fn a_recovery_that_is_killed_leaves_the_old_data_or_the_new() {
         std::thread::sleep(whole * (round + 1) / ROUNDS);
         let _ = child.kill();
         child.wait().expect("reaped");
-        let was_cut = data_names(&third).iter().any(|n| n.ends_with(".recovering") || n.ends_with(".recovered"));
+        let was_cut =
+            data_names(&third).iter().any(|n| n.ends_with(".recovering") || n.ends_with(".recovered"));
         // Looking settles, as a start does.
         let look = third.ctl(&["state", "recover", "--look"]);
         assert!(look.status.success(), "round {round}: {}", said(&look));
@@ -336,7 +349,9 @@ fn a_recovery_that_is_killed_leaves_the_old_data_or_the_new() {
         let export = ok(third.ctl(&["state", "export"]));
         assert_eq!(export.lines().count(), pins.len(), "round {round}");
     }
-    eprintln!("killed {ROUNDS} times: {kept} with the old data, {made} with the new, {settled} cut in the middle");
+    eprintln!(
+        "killed {ROUNDS} times: {kept} with the old data, {made} with the new, {settled} cut in the middle"
+    );
     assert!(kept > 0 && settled > 0, "the kills hit nothing: {kept} {made} {settled}");
 }
 

@@ -15,7 +15,8 @@ fn said(output: &Output) -> String {
 
 fn report(peer: &Peer) -> Value {
     let output = peer.ctl(&["state", "check", "--json"]);
-    let all: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", said(&output)));
+    let all: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", said(&output)));
     all[0].clone()
 }
 
@@ -29,8 +30,9 @@ fn state_file(peer: &Peer) -> PathBuf {
 /// Changes one byte of a text wherever it stands in a file; how often that was.
 fn change(file: &Path, text: &str) -> usize {
     let mut bytes = std::fs::read(file).expect("file");
-    let places: Vec<usize> =
-        (0..bytes.len().saturating_sub(text.len())).filter(|at| bytes[*at..].starts_with(text.as_bytes())).collect();
+    let places: Vec<usize> = (0..bytes.len().saturating_sub(text.len()))
+        .filter(|at| bytes[*at..].starts_with(text.as_bytes()))
+        .collect();
     for at in &places {
         bytes[*at] ^= 0x20;
     }
@@ -59,10 +61,14 @@ fn beside_a_daemon_under_load_it_sees_one_moment_and_nothing_damaged() {
                 let mut n = 0;
                 while running.load(Ordering::Relaxed) {
                     n += 1;
-                    let path = format!("/pins/{}?replication-min=1&replication-max=1", cid_of(writer * 1_000_000 + n));
+                    let path = format!(
+                        "/pins/{}?replication-min=1&replication-max=1",
+                        cid_of(writer * 1_000_000 + n)
+                    );
                     assert_eq!(peer.request("POST", &path).expect("an answer").0, 200);
                     if n % 3 == 0 {
-                        peer.request("DELETE", &format!("/pins/{}", cid_of(writer * 1_000_000 + n))).expect("an answer");
+                        peer.request("DELETE", &format!("/pins/{}", cid_of(writer * 1_000_000 + n)))
+                            .expect("an answer");
                     }
                 }
             });
@@ -71,8 +77,12 @@ fn beside_a_daemon_under_load_it_sees_one_moment_and_nothing_damaged() {
         while looks < 12 || last < 20 {
             assert!(began.elapsed() < PATIENCE, "{looks} looks, applied {last}");
             let found = report(&peer);
-            let damage: Vec<&Value> =
-                found["findings"].as_array().expect("findings").iter().filter(|f| f["note"] == false).collect();
+            let damage: Vec<&Value> = found["findings"]
+                .as_array()
+                .expect("findings")
+                .iter()
+                .filter(|f| f["note"] == false)
+                .collect();
             if !damage.is_empty() {
                 running.store(false, Ordering::Relaxed);
             }
@@ -152,7 +162,8 @@ fn a_changed_block_is_found_when_blocks_are_read() {
     ok(peer.ctl(&["add", "-Q", "--wait", file.to_str().expect("UTF-8")]));
     peer.stop();
     let blocks = std::fs::read_dir(peer.folder.join("ipfs")).expect("ipfs");
-    let segment = blocks.map(|e| e.expect("entry").path()).find(|p| p.extension().is_some_and(|e| e == "blocks"));
+    let segment =
+        blocks.map(|e| e.expect("entry").path()).find(|p| p.extension().is_some_and(|e| e == "blocks"));
     assert_eq!(change(&segment.expect("a block file"), text), 1);
     assert!(ok(peer.ctl(&["state", "check"])).contains("nothing is damaged"), "places only");
     let found = peer.ctl(&["state", "check", "--blocks"]);

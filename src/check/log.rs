@@ -66,7 +66,11 @@ fn take(look: &mut Look, entry: raft::eraftpb::Entry, findings: &mut Findings) {
         findings.damage(PART, "gap", format!("after entry {} comes entry {}", look.last.index, at.index));
     }
     if at.term < look.last.term || at.term == 0 {
-        findings.damage(PART, "terms", format!("entry {} is of term {}, after one of term {}", at.index, at.term, look.last.term));
+        findings.damage(
+            PART,
+            "terms",
+            format!("entry {} is of term {}, after one of term {}", at.index, at.term, look.last.term),
+        );
     }
     look.last = at;
     if look.terms.len() < MAX_TERMS {
@@ -79,7 +83,9 @@ fn take(look: &mut Look, entry: raft::eraftpb::Entry, findings: &mut Findings) {
         _ => membership::decode_change(&entry.context).map(drop),
     };
     match read {
-        Err(error) if error.kind() == Kind::Version => findings.note(PART, "newer", format!("entry {}: {error}", at.index)),
+        Err(error) if error.kind() == Kind::Version => {
+            findings.note(PART, "newer", format!("entry {}: {error}", at.index))
+        }
         Err(error) => findings.damage(PART, "commands", format!("entry {}: {error}", at.index)),
         Ok(()) => {}
     }
@@ -98,16 +104,23 @@ fn bounds(look: &mut Look, findings: &mut Findings) {
     }
     let known = look.terms.get(&look.mark.index).filter(|term| **term != look.mark.term);
     if let Some(term) = known {
-        let what = format!("entry {} is of term {term}, and of term {} in the truncation mark", look.mark.index, look.mark.term);
+        let what = format!(
+            "entry {} is of term {term}, and of term {} in the truncation mark",
+            look.mark.index, look.mark.term
+        );
         findings.damage(PART, "terms", what);
     }
     if let Some(hard) = &look.hard_state {
         if hard.commit > look.last.index {
-            let what = format!("entry {} was committed, but the log ends at {}", hard.commit, look.last.index);
+            let what =
+                format!("entry {} was committed, but the log ends at {}", hard.commit, look.last.index);
             findings.damage(PART, "commit", what);
         }
         if hard.term < look.last.term {
-            let what = format!("the term is {}, but entry {} is of term {}", hard.term, look.last.index, look.last.term);
+            let what = format!(
+                "the term is {}, but entry {} is of term {}",
+                hard.term, look.last.index, look.last.term
+            );
             findings.damage(PART, "terms", what);
         }
     } else if look.entries > 0 {

@@ -95,7 +95,11 @@ impl Report {
     pub fn text(&self) -> String {
         let mut text = format!("{}\n", self.folder);
         if self.beside_daemon {
-            let _ = writeln!(text, "a daemon runs on it: this is what it had on disk, as of entry {}", self.applied);
+            let _ = writeln!(
+                text,
+                "a daemon runs on it: this is what it had on disk, as of entry {}",
+                self.applied
+            );
         }
         let rows = |name: &str| self.rows.get(name).copied().unwrap_or(0);
         let _ = writeln!(text, "  cluster {}, Raft id {}", self.cluster_id, self.raft_id);
@@ -110,7 +114,11 @@ impl Report {
             self.digest
         );
         if self.blocks.0 > 0 {
-            let _ = writeln!(text, "  blocks  {}, of which {} were read and have their hash", self.blocks.0, self.blocks.1);
+            let _ = writeln!(
+                text,
+                "  blocks  {}, of which {} were read and have their hash",
+                self.blocks.0, self.blocks.1
+            );
         }
         for finding in &self.findings {
             let word = if finding.note { "note" } else { "DAMAGED" };
@@ -135,7 +143,14 @@ struct Findings {
 
 impl Findings {
     /// Adds one. `kind` says which are alike.
-    fn add(&mut self, part: &'static str, kind: &'static str, note: bool, what: impl Into<String>, fix: &'static str) {
+    fn add(
+        &mut self,
+        part: &'static str,
+        kind: &'static str,
+        note: bool,
+        what: impl Into<String>,
+        fix: &'static str,
+    ) {
         let count = self.alike.entry((part, kind)).or_default();
         *count += 1;
         if *count <= MAX_ALIKE {
@@ -270,12 +285,17 @@ fn cross(log: &log::Look, state: &state::Look, findings: &mut Findings) -> bool 
         findings.damage(
             part,
             "gap",
-            format!("the state ends at entry {}, and the log begins only at {}", state.applied.index, log.mark.index + 1),
+            format!(
+                "the state ends at entry {}, and the log begins only at {}",
+                state.applied.index,
+                log.mark.index + 1
+            ),
         );
     }
     if state.applied.index > log.last.index.max(log.mark.index) {
         // A snapshot was installed and the power went before the log was told: the next start does that.
-        let what = format!("the state is at entry {} and the log ends at {}", state.applied.index, log.last.index);
+        let what =
+            format!("the state is at entry {} and the log ends at {}", state.applied.index, log.last.index);
         if log.entries == 0 {
             findings.note(part, "ahead", what + "; the next start completes an install that was cut off");
         } else {
@@ -287,14 +307,20 @@ fn cross(log: &log::Look, state: &state::Look, findings: &mut Findings) -> bool 
             findings.damage(
                 part,
                 "term",
-                format!("entry {} is of term {term} in the log and of term {} in the state", state.applied.index, state.applied.term),
+                format!(
+                    "entry {} is of term {term} in the log and of term {} in the state",
+                    state.applied.index, state.applied.term
+                ),
             );
         }
     }
     if let Some(incarnation) = log.incarnation.filter(|i| i.cluster_id != 0) {
         let known = state.members.iter().any(|m| m.raft_id == incarnation.raft_id);
         if !known && !state.members.is_empty() {
-            let what = format!("this peer's Raft id {:016x} is not among the members: it was removed, or is behind", incarnation.raft_id);
+            let what = format!(
+                "this peer's Raft id {:016x} is not among the members: it was removed, or is behind",
+                incarnation.raft_id
+            );
             findings.note(part, "member", what);
         }
     }

@@ -91,7 +91,11 @@ fn take(g: &mut Gathered, table: &str, key: &[u8], value: &[u8], findings: &mut 
         "members" => {
             match Member::decode(value) {
                 Ok(member) if member.raft_id.to_be_bytes() != *key || member.encode() != value => {
-                    findings.damage(PART, "members", format!("the record of peer {} is another one's", member.peer_id));
+                    findings.damage(
+                        PART,
+                        "members",
+                        format!("the record of peer {} is another one's", member.peer_id),
+                    );
                 }
                 Ok(_) => {}
                 Err(error) => findings.damage(PART, "members", error.message()),
@@ -108,7 +112,11 @@ fn take(g: &mut Gathered, table: &str, key: &[u8], value: &[u8], findings: &mut 
             Ok(MarkRow::Format(_)) => g.format = true,
             Err(error) => findings.damage(PART, "marks", error.message()),
         },
-        other => findings.note(PART, "tables", format!("there is a table {other:?}, which means nothing to this pinfold")),
+        other => findings.note(
+            PART,
+            "tables",
+            format!("there is a table {other:?}, which means nothing to this pinfold"),
+        ),
     }
 }
 
@@ -121,10 +129,18 @@ fn small(g: &mut Gathered, table: Table, key: &[u8], value: &[u8]) {
 fn pin(g: &mut Gathered, key: &[u8], value: &[u8], findings: &mut Findings) {
     match Pin::decode(value) {
         Ok(pin) if pin.cid.to_bytes() != key => {
-            findings.damage(PART, "pins", format!("the record of pin {} lies under another one's name", pin.cid));
+            findings.damage(
+                PART,
+                "pins",
+                format!("the record of pin {} lies under another one's name", pin.cid),
+            );
         }
         Ok(pin) if pin.encode() != value => {
-            findings.damage(PART, "pins", format!("the record of pin {} is not as pinfold writes it", pin.cid));
+            findings.damage(
+                PART,
+                "pins",
+                format!("the record of pin {} is not as pinfold writes it", pin.cid),
+            );
         }
         Ok(pin) => {
             for holder in pin.allocations {
@@ -149,7 +165,11 @@ fn machine(g: Gathered, look: &mut Look, findings: &mut Findings) {
     };
     look.members = machine.members();
     if stored && machine.digest() != look.digest {
-        let what = format!("the rows have the digest {:032x}, and {:032x} is what was written", look.digest, machine.digest());
+        let what = format!(
+            "the rows have the digest {:032x}, and {:032x} is what was written",
+            look.digest,
+            machine.digest()
+        );
         findings.damage(PART, "digest", what);
     }
     if !stored && look.rows.get("pins").is_some_and(|n| *n > 0) {
@@ -178,7 +198,9 @@ fn machine(g: Gathered, look: &mut Look, findings: &mut Findings) {
         findings.damage(PART, "members", format!("peer {} is a member and removed", member.peer_id));
     }
     for (holder, pins) in g.holders.iter().filter(|(holder, _)| !peers.contains(holder)) {
-        let what = format!("{pins} pins are allocated to {holder}, which is no member: failover gives them to others");
+        let what = format!(
+            "{pins} pins are allocated to {holder}, which is no member: failover gives them to others"
+        );
         findings.note(PART, "holders", what);
     }
 }

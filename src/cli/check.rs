@@ -35,7 +35,9 @@ pub(super) fn run(folder: &Folder, args: &StateCheck) -> Outcome {
     }
     let damaged = reports.iter().flat_map(|report| &report.findings).filter(|finding| !finding.note).count();
     if damaged > 0 {
-        return Err(Failure::Local(Error::corrupt(format!("{damaged} finding(s): this peer's data is damaged"))));
+        return Err(Failure::Local(Error::corrupt(format!(
+            "{damaged} finding(s): this peer's data is damaged"
+        ))));
     }
     Ok(())
 }
@@ -45,7 +47,11 @@ fn progress() -> impl FnMut(u64, u64) {
     let told = std::io::stderr().is_terminal();
     move |done, all| {
         if told {
-            let _ = write!(std::io::stderr(), "\rread {done} of {all} blocks{}", if done == all { "\n" } else { "" });
+            let _ = write!(
+                std::io::stderr(),
+                "\rread {done} of {all} blocks{}",
+                if done == all { "\n" } else { "" }
+            );
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `pinfold state recover`: shows what a survivor has, explains, asks, and tells what to do next.
 
-use super::failure::{Failure, Outcome};
 use super::args::StateRecover;
+use super::failure::{Failure, Outcome};
 use super::output;
 use crate::config::Folder;
 use crate::daemon::{self, Done, Look, Offer};

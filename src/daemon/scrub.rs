@@ -124,7 +124,11 @@ mod tests {
         let state = MemoryState::new();
         let rows = vec![
             (Table::Pins, b"k".to_vec(), Some(b"v".to_vec())),
-            (Table::Meta, DIGEST_KEY.to_vec(), Some(digest::row(Table::Pins, b"k", b"v").to_be_bytes().to_vec())),
+            (
+                Table::Meta,
+                DIGEST_KEY.to_vec(),
+                Some(digest::row(Table::Pins, b"k", b"v").to_be_bytes().to_vec()),
+            ),
         ];
         state.write(WriteBatch { writes: rows, applied: None }).expect("rows");
         let store: Arc<dyn StateStore> = Arc::new(state.clone());

@@ -39,6 +39,7 @@ pub(super) fn look(folder: &Folder, config: &Config, findings: &mut Vec<Finding>
         }
     }
     if whole > 0 && whole == dirs.len() {
-        findings.push(Finding::ok("data", "the databases open; `pinfold state check` reads everything in them"));
+        findings
+            .push(Finding::ok("data", "the databases open; `pinfold state check` reads everything in them"));
     }
 }

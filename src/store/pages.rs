@@ -155,7 +155,10 @@ fn meta_at(bytes: &[u8], number: u64) -> Result<(Meta, usize), String> {
     }
     // Transactions are written to the two pages in turn.
     if meta.txn != 0 && meta.txn % 2 != number {
-        return Err(format!("meta page {number} is of transaction {}, which belongs on the other one", meta.txn));
+        return Err(format!(
+            "meta page {number} is of transaction {}, which belongs on the other one",
+            meta.txn
+        ));
     }
     Ok((meta, page))
 }
@@ -182,7 +185,10 @@ pub(crate) fn verify(file: &Path) -> Result<()> {
         Ok(found) => found.faults.into_iter().next().unwrap_or_default(),
         Err(fault) => fault,
     };
-    Err(Error::corrupt(format!("the database {} is damaged: {fault}; `pinfold state check` says what to do", file.display())))
+    Err(Error::corrupt(format!(
+        "the database {} is damaged: {fault}; `pinfold state check` says what to do",
+        file.display()
+    )))
 }
 
 /// A file, at one transaction.
@@ -203,7 +209,9 @@ impl Marks {
 
     /// Marks one; whether it was new.
     fn mark(&mut self, page: u64) -> bool {
-        let Some(word) = usize::try_from(page / 64).ok().and_then(|at| self.0.get_mut(at)) else { return false };
+        let Some(word) = usize::try_from(page / 64).ok().and_then(|at| self.0.get_mut(at)) else {
+            return false;
+        };
         let bit = 1 << (page % 64);
         let new = *word & bit == 0;
         *word |= bit;
@@ -243,7 +251,8 @@ impl Pages {
         let size = file.metadata().map_err(|e| format!("its size cannot be told: {e}"))?.len();
         let mut bytes = [0; META];
         let mut read = |at: u64, number: u64| {
-            file.read_exact_at(&mut bytes, at).map_err(|e| format!("meta page {number} cannot be read: {e}"))?;
+            file.read_exact_at(&mut bytes, at)
+                .map_err(|e| format!("meta page {number} cannot be read: {e}"))?;
             meta_at(&bytes, number)
         };
         let (first, page) = read(0, 0)?;
@@ -299,18 +308,24 @@ impl Pages {
             entries: 0,
         };
         let last = self.meta.last;
-        self.tree(&mut walk, "the list of free pages", &self.meta.free, true, &mut |walk, _, flags, value| {
-            if flags != 0 {
-                walk.found.fault("the list of free pages has a tree in it");
-            }
-            free_pages(walk, value, last);
-        });
+        self.tree(
+            &mut walk,
+            "the list of free pages",
+            &self.meta.free,
+            true,
+            &mut |walk, _, flags, value| {
+                if flags != 0 {
+                    walk.found.fault("the list of free pages has a tree in it");
+                }
+                free_pages(walk, value, last);
+            },
+        );
         let mut tables: Vec<(String, Tree)> = Vec::new();
         self.tree(&mut walk, "the list of tables", &self.meta.main, false, &mut |walk, key, flags, value| {
             let name = String::from_utf8_lossy(key).into_owned();
-            match tree_at(value, 0).filter(|(pad, tree)| {
-                flags == SUBTREE && value.len() == TREE && *pad == 0 && tree.flags == 0
-            }) {
+            match tree_at(value, 0)
+                .filter(|(pad, tree)| flags == SUBTREE && value.len() == TREE && *pad == 0 && tree.flags == 0)
+            {
                 Some((_, tree)) => tables.push((name, tree)),
                 None => walk.found.fault(format!("the table {name:?} is not described as one")),
             }
@@ -352,7 +367,8 @@ impl Pages {
             if usize::from(tree.depth) > MAX_DEPTH || tree.depth == 0 {
                 return walk.found.fault(format!("{name} should be a tree {} pages deep", tree.depth));
             }
-            if let Err(what) = self.branch_or_leaf(walk, tree.root, tree.depth, (None, None), integers, sink) {
+            if let Err(what) = self.branch_or_leaf(walk, tree.root, tree.depth, (None, None), integers, sink)
+            {
                 walk.found.fault(format!("{name}: {what}"));
             }
         } else if tree.depth != 0 {
@@ -408,7 +424,8 @@ impl Pages {
         let mut before = bounds.0;
         for n in 0..nodes.len() {
             if let Some(key) = key(n) {
-                if !within(key, bounds, integers) || before.is_some_and(|b| !less(b, key, integers)) && n > 1 {
+                if !within(key, bounds, integers) || before.is_some_and(|b| !less(b, key, integers)) && n > 1
+                {
                     return Err(format!("page {page}: key {n} is out of order"));
                 }
                 before = Some(key);
@@ -489,7 +506,9 @@ fn free_pages(walk: &mut Walk, value: &[u8], last: u64) {
     let mut before = u64::MAX;
     for page in list.chunks_exact(WORD).filter_map(|word| word_at(word, 0)) {
         if page < 2 || page > last || page >= before {
-            return walk.found.fault(format!("a list of free pages has page {page} in it, out of order or beyond the last"));
+            return walk.found.fault(format!(
+                "a list of free pages has page {page} in it, out of order or beyond the last"
+            ));
         }
         if !walk.free.mark(page) {
             walk.found.fault(format!("page {page} is free twice"));

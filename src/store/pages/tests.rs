@@ -58,7 +58,9 @@ fn whatever_lmdb_writes_is_whole() {
                 };
                 writes.push((table, key, value));
             }
-            state.write(WriteBatch { writes, applied: Some(Applied { index: round, term: 1 }) }).expect("write");
+            state
+                .write(WriteBatch { writes, applied: Some(Applied { index: round, term: 1 }) })
+                .expect("write");
             state.flush().expect("flush");
             let (found, read) = rows(&file);
             assert!(found.is_whole(), "seed {seed}, round {round}: {found:#?}");
@@ -89,9 +91,13 @@ fn no_flipped_byte_of_a_page_in_use_is_read_as_something_else_but_in_a_value() {
     {
         let state = open_state(dir.path(), &TINY).expect("state");
         for round in 1..=6u64 {
-            let row = |n: u32| (Table::Pins, (n * 7).to_be_bytes().to_vec(), Some(vec![n as u8; 100 + n as usize * 9]));
+            let row = |n: u32| {
+                (Table::Pins, (n * 7).to_be_bytes().to_vec(), Some(vec![n as u8; 100 + n as usize * 9]))
+            };
             let writes = (0..300).filter(|n| u64::from(*n) % 6 < round).map(row).collect();
-            state.write(WriteBatch { writes, applied: Some(Applied { index: round, term: 1 }) }).expect("write");
+            state
+                .write(WriteBatch { writes, applied: Some(Applied { index: round, term: 1 }) })
+                .expect("write");
             state.flush().expect("flush");
         }
     }

@@ -53,7 +53,8 @@ impl Survey {
                 self.blocks += 1;
             }
             "pins" => {
-                let cid = Cid::try_from(key).map_err(|_| Error::corrupt("a damaged key in the table of pins"))?;
+                let cid =
+                    Cid::try_from(key).map_err(|_| Error::corrupt("a damaged key in the table of pins"))?;
                 if cid.encoded_len() != key.len() {
                     return Err(Error::corrupt("a damaged key in the table of pins"));
                 }
@@ -98,7 +99,11 @@ impl Survey {
         if self.open.as_ref().is_none_or(|open| open.number != at.segment) {
             self.open = None;
             if !path_of(&self.folder, at.segment).exists() {
-                return Err(Error::corrupt(format!("block {} should be in block file {}, which is not there", name(), at.segment)));
+                return Err(Error::corrupt(format!(
+                    "block {} should be in block file {}, which is not there",
+                    name(),
+                    at.segment
+                )));
             }
             self.open = Segment::open(&self.folder, at.segment)?;
         }
@@ -106,7 +111,8 @@ impl Survey {
             return Err(Error::corrupt(format!("block file {} has lost its header", at.segment)));
         };
         let end = segment.size()?;
-        let head = segment.header_at(u64::from(at.offset), end).context(format!("block file {}", at.segment))?;
+        let head =
+            segment.header_at(u64::from(at.offset), end).context(format!("block file {}", at.segment))?;
         if at.offset < FILE_HEADER || !head.is_some_and(|(found, place, _)| found == hash && place == at) {
             return Err(Error::corrupt(format!(
                 "block {} does not begin at byte {} of block file {}, where the index says",
