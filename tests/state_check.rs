@@ -105,7 +105,7 @@ fn beside_a_daemon_under_load_it_sees_one_moment_and_nothing_damaged() {
 
 #[test]
 fn a_changed_name_is_found_and_never_served_and_the_others_give_everything_back() {
-    let mut cluster = Cluster::of(2);
+    let mut cluster = Cluster::of(3);
     let name = "the-name-of-a-pin-that-nobody-else-has";
     cluster.peers[0].json("POST", &format!("/pins/{}?name={name}", cid_of(1)));
     wait_for("the pin on both", PATIENCE, || match cluster.peers[1].pinned_cids().len() {

@@ -31,8 +31,9 @@ const MAX_ALIKE: u64 = 5;
 const LOOKS: usize = 5;
 
 /// What mends a damaged log or state.
-const MEND: &str = "if other peers are well: stop this one, run `pinfold state cleanup` and start it again, and it gets everything from them; \
-     if it is alone: `pinfold state import` of the newest file in backups/";
+const MEND: &str = "if the other voters are a majority without this one: stop it, run `pinfold state cleanup` and start it again, and it \
+     gets everything from them; if only one of two is left, or it is alone: `pinfold state recover` on the one that is well, or \
+     `pinfold state import` of the newest file in backups/";
 /// What mends a damaged block store.
 const MEND_BLOCKS: &str = "`pinfold recover` fetches what is missing from the other peers; if it does not help, move the ipfs folder away, and the pins are fetched anew";
 
