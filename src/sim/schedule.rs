@@ -179,7 +179,13 @@ fn request(rng: &mut Rng, knobs: &Knobs) -> What {
         }
         "pin many" => {
             let many = rng.between((1, 12));
-            Request::PinMany((0..many).map(|_| wish(rng, false, 0)).collect())
+            // Now and then one that is refused in the middle of the others: then none may be there.
+            let mixed = rng.chance(50);
+            let some = |rng: &mut Rng| {
+                let direct = mixed && rng.chance(20);
+                wish(rng, direct, 0)
+            };
+            Request::PinMany((0..many).map(|_| some(rng)).collect())
         }
         "unpin" => Request::Unpin(name(rng)),
         "move" => Request::Move(name(rng), 1 + rng.below(3), 1 + rng.below(3)),
