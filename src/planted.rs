@@ -3,7 +3,7 @@
 //! A check that has never found anything may be one that cannot. So the code asks, at the places where a mistake would
 //! cost a pin, whether just that mistake is to be made ([`is`]). In the program that ships the answer is the
 //! constant *no* and the compiler leaves nothing of the question; with the feature `planted`, which only the tests
-//! set and which no optimised release can have (see the end of this page), the answer is what [`with`] says for the
+//! set and which no optimised release can have (see the end of this page), the answer is what `with` says for the
 //! present thread. `tests/planted.rs` plants one after the other, lets the simulator and the other random tests run
 //! on them, and prints after how many seeds each was found. One that is not found fails the build: it is a hole in
 //! the checks.

@@ -1,6 +1,6 @@
 //! A cluster under misfortune, and what must be true afterwards.
 //!
-//! The cluster is formed, then its [schedule](super::schedule) happens to it: everything that can go wrong does, while
+//! The cluster is formed, then its [schedule] happens to it: everything that can go wrong does, while
 //! callers go on asking. What must be true when it is over is in [`super::aftermath`].
 //!
 //! The misfortune stays within what a cluster promises to survive, and no more: at any time at most one voter is lost for
