@@ -58,6 +58,11 @@ impl Chaos {
         if answer.result.as_ref().is_err_and(|e| e.kind() == Kind::Full) && answer.attempts == 0 {
             return;
         }
+        // A batch is refused for the sake of one of its pins; of the others that says nothing. Whether it was rightly
+        // refused is the model's to say.
+        if known == End::Refused && matches!(*answer.request, Request::PinMany(_)) {
+            return;
+        }
         for (name, act) in acts(ticket, &answer) {
             if matches!(act, Act::Read(_)) {
                 self.report.reads += 1;
