@@ -23,7 +23,7 @@ const STARTS: u64 = 3;
 /// How far the starting points are apart: no two looks share a seed.
 const APART: u64 = 1_000_000;
 /// Seeds of the simulator within which a bug must be found.
-const LIMIT: u64 = 1_500;
+const LIMIT: u64 = 2_500;
 /// Seeds of the founding's tests within which a bug must be found; they are much shorter.
 const FOUNDING_LIMIT: u64 = 10_000;
 
@@ -126,7 +126,8 @@ impl Row {
 
     fn line(&self) -> String {
         let number = |n: Option<u64>| n.map_or("–".to_owned(), |n| n.to_string());
-        let mut said = self.said.split(": ").skip(1).collect::<Vec<_>>().join(": ").replace('|', "/");
+        let mut said =
+            self.said.split(": ").skip(1).collect::<Vec<_>>().join(": ").replace('|', "/").replace('\n', " ");
         if let Some((end, _)) = said.char_indices().nth(110) {
             said.truncate(end);
             said.push('…');
