@@ -36,6 +36,8 @@ const TICK: Duration = Duration::from_millis(100);
 const PROGRESS: Duration = Duration::from_secs(3);
 /// What a founding may go on beyond its limit once enough peers are here: they are about to agree.
 const ALMOST: Duration = Duration::from_secs(20);
+/// How long a peer that could join a cluster waits for the answers of the other listed peers.
+const HEAR_ALL: Duration = Duration::from_secs(1);
 /// Largest record that is read, bytes; one of the longest list has a tenth of it.
 const MAX_FILE: u64 = 1 << 20;
 
@@ -183,8 +185,9 @@ impl Desk {
     pub async fn found(&self, founding: Founding, limit: Duration) -> Result<Outcome> {
         *self.inner.stage.lock().await = Stage::Founding(Box::new(founding));
         let (deadline, mut told) = (Instant::now() + limit, Instant::now());
+        let mut joining: Option<Instant> = None;
         loop {
-            let (outcome, mail, state) = {
+            let (outcome, mail, state, unheard) = {
                 let mut stage = self.inner.stage.lock().await;
                 let now = self.now();
                 let mail = self.with(&mut stage, |founding| founding.tick(now)).await?;
@@ -192,11 +195,14 @@ impl Desk {
                     return Err(Error::internal("a founding ended without an outcome"));
                 };
                 let state = (founding.present(now), founding.needed(), founding.missing(now));
-                (founding.outcome(now), mail, state)
+                (founding.outcome(now), mail, state, founding.is_unheard())
             };
             match outcome {
                 Outcome::Open => self.post(mail),
                 Outcome::Refuse(error) => return Err(error),
+                // Whoever has not answered yet may be of another cluster, and then it is not ours to choose.
+                Outcome::Join(_)
+                    if unheard && joining.get_or_insert_with(Instant::now).elapsed() < HEAR_ALL => {}
                 done => return Ok(done),
             }
             let (present, needed, missing) = state;

@@ -7,10 +7,10 @@
 
 use super::Start;
 use crate::error::{Error, Result};
-use crate::state::{version, Applied, Command, Machine, Member, Role};
+use crate::state::{version, Applied, Machine, Member, Role};
 use crate::store::{LogBatch, LogStore, StateStore};
 use libp2p::PeerId;
-use raft::eraftpb::{ConfState, EntryType};
+use raft::eraftpb::ConfState;
 use std::sync::Arc;
 
 /// The mark that a founder starts from.
@@ -110,35 +110,6 @@ fn not_fresh() -> Error {
     Error::conflict(
         "this data directory is not fresh, but does not know its cluster: a part of it was removed; run `pinfold state cleanup` (it keeps a backup) and start again",
     )
-}
-
-/// Bytes of entries read at once by [`replay`].
-const REPLAY_BYTES: u64 = 4 << 20;
-
-/// Applies every logged command that the state does not have yet, for reading a stopped peer: after a kill its
-/// state lags its log. The caller must not flush.
-///
-/// The log goes to its end, not to the commit index on disk: that one lags too, and an acknowledged command must be
-/// in an export. So a command that was never acknowledged may be in it as well.
-///
-/// # Errors
-/// When the stores fail, or a membership change is among the entries: only a running peer can apply that one.
-pub fn replay(log: &dyn LogStore, state: &Arc<dyn StateStore>) -> Result<()> {
-    let mut machine = Machine::open(state.clone())?;
-    let last = log.last_index();
-    while machine.applied().index < last {
-        for entry in log.entries(machine.applied().index + 1, last + 1, REPLAY_BYTES)? {
-            if entry.get_entry_type() != EntryType::EntryNormal {
-                return Err(Error::conflict(
-                    "this peer was killed right after a membership change: start it and stop it cleanly once, then try again",
-                ));
-            }
-            let command = if entry.data.is_empty() { None } else { Some(Command::decode(&entry.data)?) };
-            // What a command answered was told to whoever proposed it; here only its effect counts.
-            let _ = machine.apply(Applied { index: entry.index, term: entry.term }, command)?;
-        }
-    }
-    Ok(())
 }
 
 /// The state may be ahead of the log in one case only: a snapshot (or the founding) was installed and the power

@@ -156,8 +156,13 @@ pub fn recover(
     })
 }
 
-/// Applies the log to its end, membership changes included; Raft's configuration is replaced afterwards anyway.
-fn replay(log: &dyn LogStore, machine: &mut Machine, own: RaftId) -> Result<()> {
+/// Applies the log to its end, membership changes included, for reading a stopped peer: after a kill its state lags its
+/// log. To the end and not to the commit index on disk: that one lags too, and what was acknowledged must be there; so
+/// what never was may be there as well. Raft's configuration stays behind: whoever goes on with this must replace it.
+///
+/// # Errors
+/// When the stores fail, or the log does not follow the state.
+pub fn replay(log: &dyn LogStore, machine: &mut Machine, own: RaftId) -> Result<()> {
     let last = log.last_index();
     let applied = machine.applied().index;
     if applied < last && applied + 1 < log.first_index() {

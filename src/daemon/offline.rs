@@ -5,10 +5,10 @@ use super::{enter, legacy, upgrade};
 use crate::api::own;
 use crate::api::types::Id;
 use crate::config::{self, Config, Env, Folder, Invite};
-use crate::consensus::bootstrap;
+use crate::consensus::recover;
 use crate::error::Result;
-use crate::state::{transfer, Pins};
-use crate::store::{self, StateStore};
+use crate::state::{transfer, Machine, Pins};
+use crate::store::{self, LogStore as _, StateStore};
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -60,7 +60,8 @@ pub fn state_export(folder: &Folder, out: &mut dyn Write) -> Result<u64> {
 fn replayed(data: &Path) -> Result<Arc<dyn StateStore>> {
     let (log, state) = store::open(data)?;
     let state: Arc<dyn StateStore> = Arc::new(state);
-    bootstrap::replay(&log, &state)?;
+    let own = log.incarnation().raft_id;
+    recover::replay(&log, &mut Machine::open(state.clone())?, own)?;
     Ok(state)
 }
 

@@ -219,6 +219,11 @@ impl Founding {
             .collect()
     }
 
+    /// Whether a listed peer has not been heard yet, nor has calling it failed.
+    pub fn is_unheard(&self) -> bool {
+        self.record.list.iter().any(|peer| *peer != self.us.peer && !self.seen.contains_key(peer))
+    }
+
     /// What became of it by now.
     pub fn outcome(&self, now: u64) -> Outcome {
         if let Some(plan) = &self.record.chosen {
