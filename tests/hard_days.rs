@@ -59,6 +59,13 @@ fn refused(peer: &mut Peer, code: i32) -> String {
     log
 }
 
+/// Content that is in its own CID, so that every peer has it: what is written under load keeps nobody waiting.
+fn inline(n: u64) -> String {
+    let text = format!("written under load: {n}");
+    let hash = multihash::Multihash::wrap(0, text.as_bytes()).expect("a short text");
+    cid::Cid::new_v1(0x55, hash).to_string()
+}
+
 /// Writers that never stop, each at one peer; what was acknowledged must be there at the end.
 struct Load {
     stop: Arc<AtomicBool>,
@@ -80,7 +87,7 @@ impl Load {
                     let agent: ureq::Agent =
                         ureq::Agent::config_builder().timeout_global(limit).build().into();
                     while !stop.load(Ordering::Relaxed) {
-                        let cid = cid_of(next.fetch_add(1, Ordering::Relaxed));
+                        let cid = inline(next.fetch_add(1, Ordering::Relaxed));
                         if agent.post(format!("{url}/pins/{cid}")).send_empty().is_ok() {
                             acknowledged.lock().expect("a list").push(cid);
                         }
@@ -126,7 +133,7 @@ fn three() -> Cluster {
         config["cluster"]["disable_repinning"] = false.into();
         // Longer than the test: what the returning card holds again is what it held before.
         config["cluster"]["repin_grace"] = "10m".into();
-        // The writers pin what nobody has: that must not keep waiting what somebody has.
+        // Pins of what nobody has must not keep waiting what somebody has.
         config["ipfs_connector"]["embedded"]["pin_timeout"] = "5s".into();
         config["pin_tracker"]["stateless"]["concurrent_pins"] = 500.into();
         config["consensus"]["raft"]["heartbeat_timeout"] = "200ms".into();

@@ -219,9 +219,10 @@ impl Founding {
             .collect()
     }
 
-    /// Whether a listed peer has not been heard yet, nor has calling it failed.
+    /// Whether a listed peer has not said anything of itself yet.
     pub fn is_unheard(&self) -> bool {
-        self.record.list.iter().any(|peer| *peer != self.us.peer && !self.seen.contains_key(peer))
+        let silent = |peer: &String| matches!(self.seen.get(peer), None | Some((_, Seen::Failed(_))));
+        self.record.list.iter().any(|peer| *peer != self.us.peer && silent(peer))
     }
 
     /// What became of it by now.
