@@ -276,8 +276,13 @@ fn of_nine_peers_seven_vote_and_a_learner_takes_the_place_of_one_that_is_removed
             let output = cluster.peers[learner].ctl(&["peers", "rm", &id]);
             output.status.success().then_some(()).ok_or_else(|| words(&output))
         });
-        wait_voters(&cluster.peers[learner], 7);
-        assert_eq!(members_of(&cluster.peers[learner], "learner").len(), left);
+        // The learner may hear of it a moment later.
+        wait_for("a learner in its place", PATIENCE, || {
+            let (voters, learners) =
+                ["voter", "learner"].map(|r| members_of(&cluster.peers[learner], r)).into();
+            let done = voters.len() == 7 && learners.len() == left && !voters.contains(&id);
+            done.then_some(()).ok_or_else(|| format!("{voters:?} {learners:?}"))
+        });
     }
     let (code, body) =
         cluster.peers[learner].request("POST", &format!("/pins/{}", cid_of(1))).expect("an answer");
