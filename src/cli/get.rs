@@ -18,6 +18,7 @@ use super::progress::{Progress, Unit};
 use super::{humanize, text};
 use hyper::Method;
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -289,6 +290,11 @@ fn unpack(reader: &mut dyn Read, place: &Path) -> io::Result<Unpacked> {
             _ => return Err(bad(&name, "neither a file nor a folder nor a symbolic link")),
         }
     }
+    // A link below a link would be made wherever that one points to.
+    let all: BTreeSet<&Path> = links.iter().map(|(path, _)| path.as_path()).collect();
+    if let Some(path) = all.iter().find(|path| path.ancestors().skip(1).any(|above| all.contains(above))) {
+        return Err(bad(path.as_os_str().as_bytes(), "it is below a symbolic link"));
+    }
     for (path, target) in links {
         if let (true, Some(parent)) = (path != place, path.parent()) {
             make_folder(parent)?;
@@ -383,6 +389,23 @@ mod tests {
         assert_eq!(fs::read(place.join("link")).expect("through the link"), b"hello");
         assert_eq!(fs::read(place.join("sub/b")).expect("sub"), b"b");
         assert!(place.join("empty").is_dir());
+    }
+
+    #[test]
+    fn no_link_is_made_through_another_one() {
+        let dir = tempfile::tempdir().expect("dir");
+        let place = dir.path().join("in").join("out");
+        fs::create_dir(dir.path().join("in")).expect("a folder");
+        for entries in [
+            [("root", Symlink, "../"), ("root/a", Symlink, "b")],
+            [("root/a/b", Symlink, "c"), ("root/a", Symlink, "../../..")],
+        ] {
+            let refused = unpack(&mut tar_of(&entries).as_slice(), &place).expect_err("refused");
+            assert!(refused.to_string().contains("below a symbolic link"), "{refused}");
+            let _ = fs::remove_dir_all(&place);
+            assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 1, "nothing outside");
+            assert_eq!(fs::read_dir(dir.path().join("in")).expect("listed").count(), 0);
+        }
     }
 
     #[test]
