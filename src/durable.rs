@@ -10,10 +10,15 @@ use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
-/// The folder above.
-fn above(folder: &Path) -> Option<&Path> {
-    let above = folder.parent()?;
+/// The folder above; `None` for the root.
+pub(crate) fn above(path: &Path) -> Option<&Path> {
+    let above = path.parent()?;
     Some(if above.as_os_str().is_empty() { Path::new(".") } else { above })
+}
+
+/// The folder in which a file or folder lies.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    above(path).unwrap_or(Path::new("."))
 }
 
 /// Makes the names in a folder durable.

@@ -6,6 +6,7 @@
 
 #[path = "support/images/mod.rs"]
 mod images;
+mod support;
 
 use images::search::{Failure, Report};
 

@@ -9,7 +9,7 @@ use std::process::{Output, Stdio};
 use std::time::Instant;
 use support::cluster::{cid_of, ok, pinfold, Cluster, Peer, PATIENCE, SECRET};
 use support::disk::SmallDisk;
-use support::wait_for;
+use support::{copy_tree, wait_for};
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
@@ -270,7 +270,7 @@ fn what_is_no_survivor_is_refused() {
     // Data of the release before last.
     let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/format1");
     std::fs::remove_dir_all(peer.folder.join("raft")).expect("data");
-    copy(&old.join("raft"), &peer.folder.join("raft"));
+    copy_tree(&old.join("raft"), &peer.folder.join("raft"));
     std::fs::copy(old.join("identity.json"), peer.folder.join("identity.json")).expect("identity");
     let older = recover(&peer);
     assert_eq!(older.status.code(), Some(13), "{}", said(&older));
@@ -308,21 +308,21 @@ fn a_recovery_that_is_killed_leaves_the_old_data_or_the_new() {
     cluster.peers.iter_mut().for_each(Peer::kill);
     let third = cluster.peers.pop().expect("the third");
     let image = third.folder.with_extension("image");
-    copy(&third.folder, &image);
+    copy_tree(&third.folder, &image);
     // How long one takes, to spread the kills over it.
     let began = Instant::now();
     ok(third.ctl(&["state", "recover", "--yes"]));
     let whole = began.elapsed();
     let old = {
         std::fs::remove_dir_all(&third.folder).expect("folder");
-        copy(&image, &third.folder);
+        copy_tree(&image, &third.folder);
         cluster_of(&third)
     };
     let (mut kept, mut made, mut settled) = (0, 0, 0);
     const ROUNDS: u32 = 40;
     for round in 0..ROUNDS {
         std::fs::remove_dir_all(&third.folder).expect("folder");
-        copy(&image, &third.folder);
+        copy_tree(&image, &third.folder);
         let mut command = pinfold();
         command.args(["-c", third.path(), "state", "recover", "--yes"]).stdin(Stdio::null());
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
@@ -404,17 +404,5 @@ fn a_person_is_asked() {
         assert!(text.contains("has lost the majority of its voters for good"), "{text}");
         assert_eq!(text.contains("recovered: the cluster"), done, "{text}");
         assert_eq!(text.contains("nothing was changed"), !done, "{text}");
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("folder");
-    for entry in std::fs::read_dir(from).expect("folder") {
-        let entry = entry.expect("entry");
-        let to = to.join(entry.file_name());
-        match entry.path().is_dir() {
-            true => copy(&entry.path(), &to),
-            false => drop(std::fs::copy(entry.path(), to).expect("file")),
-        }
     }
 }

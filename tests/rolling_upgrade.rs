@@ -14,22 +14,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use support::cluster::{cid_of, free_port, ok, under_test, Peer, PATIENCE, SECRET};
-use support::wait_for;
+use support::{older_build, wait_for};
 
 /// The longest that writing may be impossible while peers come and go: an election, and a machine that compiles.
 const ELECTION: Duration = Duration::from_secs(10);
-
-/// The executable of the release before.
-fn old() -> Option<PathBuf> {
-    let usual = || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/old/pinfold");
-    let path = std::env::var_os("PINFOLD_OLD").map_or_else(usual, PathBuf::from);
-    if path.is_file() {
-        return Some(path);
-    }
-    // Not the mark of a skipped test: a shallow clone has no older build to make.
-    eprintln!("note: there is no older build at {} (see tests/old_build.sh)", path.display());
-    None
-}
 
 /// Initialises with the old build, on ports that are free.
 fn init(old: &Path, folder: PathBuf, name: &str) -> Peer {
@@ -179,7 +167,7 @@ fn digest(peer: &Peer) -> (u64, u128, u16) {
 
 #[test]
 fn three_peers_are_upgraded_one_by_one_under_load() {
-    let Some(old) = old() else { return };
+    let Some(old) = older_build() else { return };
     let tmp = tempfile::tempdir().expect("folder");
     let mut peers: Vec<Peer> =
         (0..3).map(|n| init(&old, tmp.path().join(format!("p{n}")), &format!("p{n}"))).collect();
@@ -294,7 +282,7 @@ fn three_peers_are_upgraded_one_by_one_under_load() {
 
 #[test]
 fn old_and_new_peers_join_each_other_and_keep_the_same_state() {
-    let Some(old) = old() else { return };
+    let Some(old) = older_build() else { return };
     let tmp = tempfile::tempdir().expect("folder");
     let mut peers: Vec<Peer> =
         (0..3).map(|n| init(&old, tmp.path().join(format!("p{n}")), &format!("p{n}"))).collect();

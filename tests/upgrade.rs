@@ -10,28 +10,16 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 use support::cluster::{cid_of, ok, pinfold, Peer, PATIENCE, SECRET};
 use support::disk::SmallDisk;
-use support::wait_for;
+use support::{copy_tree, wait_for};
 
 /// A copy of the fixture in a folder of its own.
 fn fixture(at: PathBuf) -> Peer {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/format1");
     let peer = Peer::init(at, "board1", SECRET);
-    copy(&from.join("raft"), &peer.folder.join("raft"));
+    copy_tree(&from.join("raft"), &peer.folder.join("raft"));
     std::fs::copy(from.join("identity.json"), peer.folder.join("identity.json")).expect("identity");
     peer.edit(|config| config["consensus"]["raft"]["wait_for_leader_timeout"] = "1s".into());
     peer
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("folder");
-    for entry in std::fs::read_dir(from).expect("folder") {
-        let entry = entry.expect("entry");
-        let to = to.join(entry.file_name());
-        match entry.path().is_dir() {
-            true => copy(&entry.path(), &to),
-            false => drop(std::fs::copy(entry.path(), to).expect("file")),
-        }
-    }
 }
 
 /// What 0.1.0 itself exported from the fixture.

@@ -4,11 +4,10 @@
 mod support;
 
 use serde_json::Value;
-use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
 use support::cluster::{cid_of, ok, pinfold, under_test, Cluster, Peer, PATIENCE, SECRET};
-use support::wait_for;
+use support::{older_build, wait_for};
 
 /// Where the witness is among the peers.
 const WITNESS: usize = 2;
@@ -93,6 +92,15 @@ fn status(peer: &Peer, cid: &str) -> std::collections::BTreeMap<String, String> 
     let map = info["peer_map"].as_object().expect("peer_map").values();
     let text = |v: &Value| v.as_str().expect("text").to_string();
     map.map(|p| (text(&p["peername"]), text(&p["status"]))).collect()
+}
+
+/// Waits until a member has this role, as `at` sees it.
+fn wait_role(at: &Peer, id: &str, wanted: &str) {
+    wait_for(&format!("the role {wanted}"), PATIENCE, || {
+        let members = health(at)["members"].as_array().expect("members").clone();
+        let is = members.iter().any(|m| m["peer"] == id && m["role"] == wanted);
+        is.then_some(()).ok_or_else(|| format!("{members:?}"))
+    });
 }
 
 #[test]
@@ -295,14 +303,7 @@ fn a_peer_becomes_a_witness_by_its_configuration_and_is_a_peer_again_by_it() {
     cluster.peers[3].stop();
     witness(&cluster.peers[3], true);
     cluster.peers[3].start(&["daemon"]);
-    let role = |wanted: &str| {
-        wait_for(&format!("the role {wanted}"), PATIENCE, || {
-            let members = health(&cluster.peers[0])["members"].as_array().expect("members").clone();
-            let is = members.iter().any(|m| m["peer"] == id.as_str() && m["role"] == wanted);
-            is.then_some(()).ok_or_else(|| format!("{members:?}"))
-        });
-    };
-    role("witness");
+    wait_role(&cluster.peers[0], &id, "witness");
     for c in [&cid, &everywhere] {
         assert_eq!(status(&cluster.peers[1], c)["p3"], "remote");
         assert!(!ok(cluster.peers[0].ctl(&["cat", c])).is_empty());
@@ -314,14 +315,7 @@ fn a_peer_becomes_a_witness_by_its_configuration_and_is_a_peer_again_by_it() {
     let (ended, _) = cluster.peers[3].wait_end();
     assert!(ended.code() == Some(5) && cluster.peers[3].log().contains("--witness is only for a new folder"));
     cluster.peers[3].start(&["daemon"]);
-    let role = |wanted: &str| {
-        wait_for(&format!("the role {wanted}"), PATIENCE, || {
-            let members = health(&cluster.peers[0])["members"].as_array().expect("members").clone();
-            let is = members.iter().any(|m| m["peer"] == id.as_str() && m["role"] == wanted);
-            is.then_some(()).ok_or_else(|| format!("{members:?}"))
-        });
-    };
-    role("voter");
+    wait_role(&cluster.peers[0], &id, "voter");
     cluster.peers[0].wait_status(&everywhere, "pinned", 4);
     ok(cluster.peers[0].ctl(&["drain", "--undo", &id]));
     cluster.peers[0].wait_candidates(4);
@@ -379,20 +373,9 @@ fn init_makes_a_witness_without_an_ipfs_node_of_its_own() {
     assert_eq!(raft.get("witness"), None, "a key of our own is not in a file that does not need it");
 }
 
-/// The release before witnesses, if it was built (see `tests/rolling_upgrade.rs`).
-fn old() -> Option<PathBuf> {
-    let usual = || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/old/pinfold");
-    let path = std::env::var_os("PINFOLD_OLD").map_or_else(usual, PathBuf::from);
-    if path.is_file() {
-        return Some(path);
-    }
-    eprintln!("note: there is no older build at {} (see tests/old_build.sh)", path.display());
-    None
-}
-
 #[test]
 fn a_cluster_with_an_older_peer_refuses_a_witness_and_names_that_peer() {
-    let Some(old) = old() else { return };
+    let Some(old) = older_build() else { return };
     let folder = tempfile::tempdir().expect("a folder");
     let (a, b) = (folder.path().join("old"), folder.path().join("new"));
     let mut init = under_test(&old);

@@ -1,7 +1,7 @@
 //! The state environment: pages, rows, digest, members.
 
 use super::Findings;
-use crate::state::{digest, Applied, Machine, Member, Pin, Role, DIGEST_KEY};
+use crate::state::{digest, Applied, Machine, Member, Pin, Role};
 use crate::store::lmdb::inspect::{mark_row, MarkRow};
 use crate::store::memory::MemoryState;
 use crate::store::pages::Pages;
@@ -27,7 +27,7 @@ pub(super) struct Look {
 
 /// What is gathered on the way.
 struct Gathered {
-    digest: u128,
+    sum: digest::Sum,
     /// Members and small records, for a machine over them.
     small: Vec<(Table, Vec<u8>, Option<Vec<u8>>)>,
     keys: RandomState,
@@ -41,7 +41,7 @@ struct Gathered {
 /// Looks at it.
 pub(super) fn look(pages: &Pages, findings: &mut Findings) -> Look {
     let mut g = Gathered {
-        digest: 0,
+        sum: digest::Sum::default(),
         small: Vec::new(),
         keys: RandomState::new(),
         pins: HashSet::new(),
@@ -63,7 +63,7 @@ pub(super) fn look(pages: &Pages, findings: &mut Findings) -> Look {
     }
     let mut look = Look {
         applied: g.applied.unwrap_or_default(),
-        digest: g.digest,
+        digest: g.sum.digest,
         members: Vec::new(),
         rows: found.rows.clone(),
     };
@@ -79,9 +79,7 @@ fn take(g: &mut Gathered, table: &str, key: &[u8], value: &[u8], findings: &mut 
         _ => None,
     };
     if let Some(of) = replicated {
-        if !(of == Table::Meta && key == DIGEST_KEY) {
-            g.digest = g.digest.wrapping_add(digest::row(of, key, value));
-        }
+        g.sum.add(of, key, value);
     }
     match table {
         "pins" => {
@@ -153,7 +151,7 @@ fn pin(g: &mut Gathered, key: &[u8], value: &[u8], findings: &mut Findings) {
 
 /// What only the small records together say: members, Raft's configuration, the digest.
 fn machine(g: Gathered, look: &mut Look, findings: &mut Findings) {
-    let stored = g.small.iter().any(|(table, key, _)| *table == Table::Meta && key == DIGEST_KEY);
+    let stored = g.sum.stored;
     let store = MemoryState::new();
     let applied = Some(Applied { index: look.applied.index.max(1), ..look.applied });
     if let Err(error) = store.write(WriteBatch { writes: g.small, applied }) {
@@ -164,15 +162,12 @@ fn machine(g: Gathered, look: &mut Look, findings: &mut Findings) {
         Err(error) => return findings.damage(PART, "records", error.message()),
     };
     look.members = machine.members();
-    if stored && machine.digest() != look.digest {
-        let what = format!(
-            "the rows have the digest {:032x}, and {:032x} is what was written",
-            look.digest,
-            machine.digest()
-        );
+    if let Some(stored) = stored.filter(|stored| *stored != look.digest) {
+        let what =
+            format!("the rows have the digest {:032x}, and {stored:032x} is what was written", look.digest);
         findings.damage(PART, "digest", what);
     }
-    if !stored && look.rows.get("pins").is_some_and(|n| *n > 0) {
+    if stored.is_none() && look.rows.get("pins").is_some_and(|n| *n > 0) {
         findings.damage(PART, "digest", "there are pins, and no digest of them");
     }
     let conf = machine.conf_state();

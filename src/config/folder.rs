@@ -5,6 +5,7 @@
 //! new one. Whoever works with the folder's data holds [`FolderLock`]; the kernel gives it back when the
 //! process ends, however it ends.
 
+use crate::durable;
 use crate::error::{Context, Error, Result};
 use libp2p::Multiaddr;
 use rustix::fs::{flock, FlockOperation};
@@ -273,8 +274,7 @@ fn write_neighbour(path: &Path, bytes: &[u8]) -> Result<PathBuf> {
 
 /// Makes a rename durable.
 fn sync_folder_of(path: &Path) -> Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder).and_then(|f| f.sync_all()).context(format!("flushing the folder {}", folder.display()))
+    durable::sync_folder(durable::folder_of(path))
 }
 
 /// Replaces a file as a whole, durably, readable by the owner only. A symbolic link stays one: the file it

@@ -10,7 +10,7 @@
 use crate::consensus::WeakConsensus;
 use crate::error::{Context as _, Error, Result};
 use crate::runtime;
-use crate::state::{digest, Machine, DIGEST_KEY};
+use crate::state::{digest, Machine};
 use crate::store::{StateStore, Table};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -82,7 +82,7 @@ pub(super) async fn watch(state: Arc<dyn StateStore>, consensus: WeakConsensus, 
 async fn read(state: &Arc<dyn StateStore>, consensus: &WeakConsensus) -> Result<()> {
     let store = state.clone();
     let mut source = runtime::unblock(move || store.snapshot()).await?;
-    let (mut sum, mut wanted) = (0u128, None);
+    let mut sum = digest::Sum::default();
     loop {
         let (back, rows) = runtime::unblock(move || {
             let rows = source.next(BYTES);
@@ -95,20 +95,17 @@ async fn read(state: &Arc<dyn StateStore>, consensus: &WeakConsensus) -> Result<
             break;
         }
         for (table, key, value) in rows {
-            if table == Table::Meta && key == DIGEST_KEY {
-                wanted = <[u8; 16]>::try_from(value).ok().map(u128::from_be_bytes);
-            } else {
-                sum = sum.wrapping_add(digest::row(table, &key, &value));
-            }
+            sum.add(table, &key, &value);
         }
         runtime::sleep(PAUSE).await;
     }
-    if consensus.upgrade().is_none() || wanted.is_none() || wanted == Some(sum) {
+    let Some(wanted) = sum.stored.filter(|wanted| consensus.upgrade().is_some() && *wanted != sum.digest)
+    else {
         return Ok(());
-    }
+    };
     Err(Error::corrupt(format!(
-        "the state has the digest {sum:032x}, and {:032x} is what was written: the disk gave back other bytes; run `pinfold state check`, which says what to do",
-        wanted.unwrap_or_default()
+        "the state has the digest {:032x}, and {wanted:032x} is what was written: the disk gave back other bytes; run `pinfold state check`, which says what to do",
+        sum.digest
     )))
     .context("reading the state")
 }
@@ -116,6 +113,7 @@ async fn read(state: &Arc<dyn StateStore>, consensus: &WeakConsensus) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::DIGEST_KEY;
     use crate::store::memory::MemoryState;
     use crate::store::WriteBatch;
 

@@ -319,6 +319,7 @@ impl Sim {
         }
         let target = self.target(at, &request);
         let way = target.and_then(|to| if to == at { Some(0) } else { self.network.takes(at, to) });
+        let committed = self.status(at).map_or(0, |s| s.committed);
         let Some(open) = self.client.open.get_mut(&ticket) else { return Ok(()) };
         let Some(to) = target else {
             self.network.launch(now + PAUSE, Flight::Again { ticket, attempt });
@@ -327,12 +328,10 @@ impl Sim {
         open.attempt += 1;
         open.waits = true;
         open.asks += 1;
-        let (attempt, first) = (open.attempt, open.asks == 1);
-        if first && request.is_command() {
-            let committed = self.status(at).map_or(0, |s| s.committed);
+        let attempt = open.attempt;
+        if open.asks == 1 && request.is_command() {
             self.client.since.insert(ticket, committed);
         }
-        let Some(open) = self.client.open.get(&ticket) else { return Ok(()) };
         let patience = if request.is_local() { open.deadline } else { open.deadline.min(now + ATTEMPT) };
         self.network.launch(patience, Flight::Again { ticket, attempt });
         if let Some(way) = way {

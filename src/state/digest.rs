@@ -33,21 +33,39 @@ pub(crate) fn row(table: Table, key: &[u8], value: &[u8]) -> u128 {
     u128::from_be_bytes(first)
 }
 
+/// Adds up rows, from wherever they are read, and keeps the digest that is among them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sum {
+    /// What the rows so far add up to.
+    pub(crate) digest: u128,
+    /// What was written as their digest, once its row has come by.
+    pub(crate) stored: Option<u128>,
+}
+
+impl Sum {
+    /// Takes a replicated row.
+    pub(crate) fn add(&mut self, table: Table, key: &[u8], value: &[u8]) {
+        // The digest is a row too, and cannot contain itself.
+        if table == Table::Meta && key == DIGEST_KEY {
+            self.stored = <[u8; 16]>::try_from(value).ok().map(u128::from_be_bytes);
+        } else {
+            self.digest = self.digest.wrapping_add(row(table, key, value));
+        }
+    }
+}
+
 /// The digest of all replicated rows, read anew.
 ///
 /// # Errors
 /// When the disk fails.
 pub fn compute(store: &dyn StateStore) -> Result<u128> {
-    let mut sum: u128 = 0;
+    let mut sum = Sum::default();
     for table in Table::REPLICATED {
         let mut after: Option<Vec<u8>> = None;
         loop {
             let rows = store.scan(table, after.as_deref(), PAGE)?;
             for (key, value) in &rows {
-                // The digest is a row too, and cannot contain itself.
-                if !(table == Table::Meta && key == DIGEST_KEY) {
-                    sum = sum.wrapping_add(row(table, key, value));
-                }
+                sum.add(table, key, value);
             }
             match rows.into_iter().last() {
                 Some((key, _)) => after = Some(key),
@@ -55,5 +73,5 @@ pub fn compute(store: &dyn StateStore) -> Result<u128> {
             }
         }
     }
-    Ok(sum)
+    Ok(sum.digest)
 }

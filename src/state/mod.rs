@@ -21,6 +21,7 @@ pub mod transfer;
 mod types;
 pub mod version;
 
+#[cfg(test)]
 pub(crate) use machine::DIGEST_KEY;
 pub use machine::{recoveries, Machine, MemberChange, Recovery, MAX_REMOVED};
 pub use moves::{Move, MAX_MENTIONS};

@@ -14,7 +14,7 @@ use super::Pins;
 use crate::api::json;
 use crate::api::types::PinJson;
 use crate::error::{Context as _, Result};
-use crate::store::{make_dir, write_atomically};
+use crate::store::write_atomically;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -49,7 +49,7 @@ pub fn export(pins: &Pins, out: &mut dyn Write) -> Result<u64> {
 /// When the state cannot be read or the folder cannot be written; older backups then stay as they are.
 pub fn backup(pins: &Pins, dir: &Path) -> Result<PathBuf> {
     let doing = || format!("the backup folder {}", dir.display());
-    make_dir(dir)?;
+    crate::durable::make_folder(dir)?;
     let mut numbers = Vec::new();
     for entry in std::fs::read_dir(dir).context(doing())? {
         let name = entry.context(doing())?.file_name();

@@ -23,7 +23,7 @@ mod tests;
 pub mod upgrade;
 
 pub(crate) use crc::crc32c;
-pub(crate) use files::{make_dir, write_atomically};
+pub(crate) use files::write_atomically;
 pub use lmdb::{open_log, open_state, LmdbLog, LmdbState, Options};
 
 use crate::error::Result;

@@ -16,8 +16,9 @@
 //! folder open: the caller holds its lock.
 
 use super::lmdb::{self, LmdbLog, LmdbState, Options};
-use super::swap::{self, beside, parent, rename};
+use super::swap::{self, beside, rename};
 use super::{files, LogStore};
+use crate::durable;
 use crate::error::{Context as _, Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -104,9 +105,9 @@ pub fn settle(data: &Path) -> Result<Option<Settled>> {
     if copy.exists() && !data.exists() {
         // Between the two renames: the survivor's data has its backup's name already.
         rename(&copy, data)?;
-        files::sync_dir(parent(data))?;
+        durable::sync_folder(durable::folder_of(data))?;
         if let Some(note) = read_note(data)? {
-            let backup = parent(data).join(note.backup);
+            let backup = durable::folder_of(data).join(note.backup);
             log::warn!(
                 "store: a recovery that had been cut off was finished; the data from before is in {}",
                 backup.display()
@@ -125,7 +126,7 @@ pub fn settle(data: &Path) -> Result<Option<Settled>> {
     let note = read_note(data)?;
     let settled = match note.filter(|note| draft.exists() && cluster_of(&draft) == note.from) {
         Some(note) => {
-            let mut backup = parent(data).join(&note.backup);
+            let mut backup = durable::folder_of(data).join(&note.backup);
             if backup.exists() {
                 backup = swap::backup_name(data, BACKUP)?;
             }
@@ -146,7 +147,7 @@ pub fn settle(data: &Path) -> Result<Option<Settled>> {
     };
     files::remove_dir(&draft)?;
     files::remove_dir(&copy)?;
-    files::sync_dir(parent(data))?;
+    durable::sync_folder(durable::folder_of(data))?;
     Ok(Some(settled))
 }
 
@@ -205,8 +206,8 @@ impl Draft {
         text.push(b'\n');
         files::write_atomically(&self.draft.join(NOTE), |file| file.write_all(&text).map_err(Error::from))?;
         swap::same_owner(&self.data, &self.draft)?;
-        files::sync_dir(&self.draft)?;
-        files::sync_dir(parent(&self.data))?;
+        durable::sync_folder(&self.draft)?;
+        durable::sync_folder(durable::folder_of(&self.data))?;
         // From here on the draft's name may be the old data's.
         self.done = true;
         swap::take_place(&self.data, &self.draft, &finished(&self.data), &self.backup)?;
@@ -225,23 +226,16 @@ impl Drop for Draft {
 
 #[cfg(test)]
 mod tests {
+    use super::swap::fixture::{self, names, opens, TINY};
     use super::*;
-    use crate::state::Applied;
-    use crate::store::{self, StateStore, Table, WriteBatch};
+    use crate::store;
 
-    const TINY: Options = Options { map_size: 1 << 20, map_limit: 1 << 30, reserve: 0 };
     const OLD: u64 = 7;
     const NEW: u64 = 8;
 
     /// Data of a member of the cluster [`OLD`], with a hundred rows.
     fn survivor(dir: &tempfile::TempDir) -> PathBuf {
-        let data = dir.path().join("raft");
-        let (mut log, state) = store::open(&data).expect("stores");
-        log.set_cluster_id(OLD).expect("cluster id");
-        let row = |n: u32| (Table::Pins, format!("{n:04}").into_bytes(), Some(vec![1; 300]));
-        let applied = Some(Applied { index: 3, term: 1 });
-        state.write(WriteBatch { writes: (0..100).map(row).collect(), applied }).expect("rows");
-        state.flush().expect("flush");
+        let data = fixture::data(dir, OLD);
         std::fs::write(data.join("drained"), b"x").expect("a plain file");
         data
     }
@@ -254,18 +248,9 @@ mod tests {
 
     /// The cluster of the data, after a start.
     fn start(data: &Path) -> u64 {
-        let (log, state) = store::open(data).expect("opens");
-        assert_eq!((state.count(Table::Pins), state.applied().index), (100, 3));
+        let cluster = opens(data);
         assert!(data.join("drained").exists(), "the plain files come along");
-        log.incarnation().cluster_id
-    }
-
-    fn names(data: &Path) -> Vec<String> {
-        let entries = std::fs::read_dir(parent(data)).expect("folder");
-        let mut names: Vec<String> =
-            entries.map(|e| e.expect("entry").file_name().into_string().expect("text")).collect();
-        names.sort();
-        names
+        cluster
     }
 
     #[test]

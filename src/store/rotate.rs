@@ -5,6 +5,7 @@
 //! middle leaves a gap in the numbers and never two of one.
 
 use super::files;
+use crate::durable;
 use crate::error::{Context as _, Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -31,12 +32,12 @@ pub fn rotate(dir: &Path, keep: usize) -> Result<Option<PathBuf>> {
     if !dir.exists() {
         return Ok(None);
     }
-    let Some(parent) = dir.parent().map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p }) else {
+    let Some(parent) = durable::above(dir) else {
         return Err(Error::invalid(format!("{} cannot be moved aside", dir.display())));
     };
     if keep == 0 {
         files::remove_dir(dir)?;
-        files::sync_dir(parent)?;
+        durable::sync_folder(parent)?;
         return Ok(None);
     }
     // Only up to the first gap: what lies beyond has room.
@@ -52,7 +53,7 @@ pub fn rotate(dir: &Path, keep: usize) -> Result<Option<PathBuf>> {
     for number in (keep..keep + BEYOND).take_while(|n| old(dir, *n).exists()) {
         files::remove_dir(&old(dir, number))?;
     }
-    files::sync_dir(parent)?;
+    durable::sync_folder(parent)?;
     Ok(Some(newest))
 }
 

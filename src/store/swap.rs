@@ -5,7 +5,7 @@
 //! exchange two names (NFS, some FUSE ones) get two renames instead: between them the name is free, and only the name
 //! of the finished copy tells that it is whole.
 
-use super::files;
+use crate::durable;
 use crate::error::{Context as _, Error, Result};
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
@@ -22,11 +22,6 @@ pub(super) fn beside(data: &Path, suffix: &str) -> PathBuf {
     let mut name = data.as_os_str().to_os_string();
     name.push(suffix);
     PathBuf::from(name)
-}
-
-/// The folder in which the data folder lies.
-pub(super) fn parent(data: &Path) -> &Path {
-    data.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Renames, with both names in the error.
@@ -51,7 +46,7 @@ pub(super) fn take_place(data: &Path, draft: &Path, finished: &Path, backup: &Pa
     let cwd = rustix::fs::CWD;
     match rustix::fs::renameat_with(cwd, data, cwd, draft, RenameFlags::EXCHANGE) {
         Ok(()) => {
-            files::sync_dir(parent(data))?;
+            durable::sync_folder(durable::folder_of(data))?;
             rename(draft, backup)?;
         }
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => by_renames(data, draft, finished, backup)?,
@@ -62,22 +57,22 @@ pub(super) fn take_place(data: &Path, draft: &Path, finished: &Path, backup: &Pa
             ))
         }
     }
-    files::sync_dir(parent(data))
+    durable::sync_folder(durable::folder_of(data))
 }
 
 /// For file systems that cannot exchange two names.
 pub(super) fn by_renames(data: &Path, draft: &Path, finished: &Path, backup: &Path) -> Result<()> {
     // Its own name first: between the next two, only that tells that it is whole.
     rename(draft, finished)?;
-    files::sync_dir(parent(data))?;
+    durable::sync_folder(durable::folder_of(data))?;
     rename(data, backup)?;
-    files::sync_dir(parent(data))?;
+    durable::sync_folder(durable::folder_of(data))?;
     rename(finished, data)
 }
 
 /// Whether a copy of `bytes` fits beside the data; `what` makes it.
 pub(super) fn check_space(data: &Path, bytes: u64, what: &str) -> Result<()> {
-    let at = parent(data);
+    let at = durable::folder_of(data);
     // A system that does not say leaves it to the copying to find out.
     let Ok(stat) = rustix::fs::statvfs(at) else { return Ok(()) };
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
@@ -106,7 +101,7 @@ pub(super) fn copy_files(data: &Path, draft: &Path) -> Result<()> {
             std::fs::File::open(&to).and_then(|file| file.sync_all()).context(doing())?;
         }
     }
-    files::sync_dir(draft)
+    durable::sync_folder(draft)
 }
 
 /// Gives the copy to the owner of the data: whoever runs this as root must not lock the daemon out.
@@ -126,4 +121,43 @@ pub(super) fn same_owner(data: &Path, copy: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What the tests of `state upgrade` and of `state recover` share.
+#[cfg(test)]
+pub(super) mod fixture {
+    use super::durable;
+    use crate::state::Applied;
+    use crate::store::{self, LogStore as _, Options, StateStore as _, Table, WriteBatch};
+    use std::path::{Path, PathBuf};
+
+    pub(in crate::store) const TINY: Options = Options { map_size: 1 << 20, map_limit: 1 << 30, reserve: 0 };
+
+    /// Data of a member of this cluster, with a hundred rows.
+    pub(in crate::store) fn data(dir: &tempfile::TempDir, cluster: u64) -> PathBuf {
+        let data = dir.path().join("raft");
+        let (mut log, state) = store::open(&data).expect("stores");
+        log.set_cluster_id(cluster).expect("cluster id");
+        let row = |n: u32| (Table::Pins, format!("{n:04}").into_bytes(), Some(vec![1; 300]));
+        let applied = Some(Applied { index: 3, term: 1 });
+        state.write(WriteBatch { writes: (0..100).map(row).collect(), applied }).expect("rows");
+        state.flush().expect("flush");
+        data
+    }
+
+    /// The data opens; of which cluster it is.
+    pub(in crate::store) fn opens(data: &Path) -> u64 {
+        let (log, state) = store::open(data).expect("opens");
+        assert_eq!((state.count(Table::Pins), state.applied().index), (100, 3));
+        log.incarnation().cluster_id
+    }
+
+    /// Names in the folder in which the data lies.
+    pub(in crate::store) fn names(data: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(durable::folder_of(data)).expect("folder");
+        let mut names: Vec<String> =
+            entries.map(|e| e.expect("entry").file_name().into_string().expect("text")).collect();
+        names.sort();
+        names
+    }
 }

@@ -16,7 +16,8 @@
 
 use super::files;
 use super::lmdb::{self, Options};
-use super::swap::{self, beside, parent, rename, same_owner};
+use super::swap::{self, beside, rename, same_owner};
+use crate::durable;
 use crate::error::{Context as _, Error, Result};
 use crate::state::Applied;
 use std::path::{Path, PathBuf};
@@ -152,7 +153,7 @@ fn settle(data: &Path, options: &Options) -> Result<Option<PathBuf>> {
     }
     files::remove_dir(&draft)?;
     files::remove_dir(&copy)?;
-    files::sync_dir(parent(data))?;
+    durable::sync_folder(durable::folder_of(data))?;
     Ok(backup)
 }
 
@@ -169,7 +170,7 @@ impl Plan {
             .and_then(|()| self.compare(&draft, options))
             .and_then(|()| verify(&draft))
             .and_then(|()| same_owner(&self.data, &draft))
-            .and_then(|()| files::sync_dir(parent(&self.data)));
+            .and_then(|()| durable::sync_folder(durable::folder_of(&self.data)));
         if let Err(error) = made {
             // The error counts; the next run removes what is left.
             let _ = files::remove_dir(&draft);
@@ -197,21 +198,12 @@ impl Plan {
 mod tests {
     use super::*;
     use crate::error::Kind;
-    use crate::store::{self, LogStore, StateStore, Table, WriteBatch};
-
-    const TINY: Options = Options { map_size: 1 << 20, map_limit: 1 << 30, reserve: 0 };
+    use crate::store;
+    use crate::store::swap::fixture::{self, names, opens, TINY};
 
     /// Data of format 1 with a hundred rows.
     fn old(dir: &tempfile::TempDir) -> PathBuf {
-        let data = dir.path().join("raft");
-        {
-            let (mut log, state) = store::open(&data).expect("stores");
-            log.set_cluster_id(7).expect("cluster id");
-            let row = |n: u32| (Table::Pins, format!("{n:04}").into_bytes(), Some(vec![1; 300]));
-            let applied = Some(Applied { index: 3, term: 1 });
-            state.write(WriteBatch { writes: (0..100).map(row).collect(), applied }).expect("rows");
-            state.flush().expect("flush");
-        }
+        let data = fixture::data(dir, 7);
         lmdb::stamp(&data, &TINY, 1);
         data
     }
@@ -224,20 +216,7 @@ mod tests {
     }
 
     fn is_new(data: &Path) {
-        let (log, state) = store::open(data).expect("the new format opens");
-        assert_eq!(
-            (log.incarnation().cluster_id, state.count(Table::Pins), state.applied().index),
-            (7, 100, 3)
-        );
-    }
-
-    /// Names beside the data.
-    fn beside(data: &Path) -> Vec<String> {
-        let entries = std::fs::read_dir(parent(data)).expect("folder");
-        let mut names: Vec<String> =
-            entries.map(|e| e.expect("entry").file_name().into_string().expect("text")).collect();
-        names.sort();
-        names
+        assert_eq!(opens(data), 7);
     }
 
     #[test]
@@ -253,7 +232,7 @@ mod tests {
         })
         .expect("upgrade");
         is_new(&data);
-        assert_eq!(beside(&data), ["raft", "raft.format1.0"]);
+        assert_eq!(names(&data), ["raft", "raft.format1.0"]);
         assert_eq!(lmdb::look(&plan.backup, &TINY).expect("look").expect("data").format, 1);
         let again = super::plan(&data, &TINY).expect("plan");
         assert_eq!(again, Upgrade::Current { format: lmdb::FORMAT, finished: None });
@@ -266,7 +245,7 @@ mod tests {
         let error =
             needed(&data).run(&TINY, |_| Err(Error::corrupt("the digest differs"))).expect_err("refused");
         assert!(error.message().contains("is what it was: the digest differs"), "{error}");
-        assert_eq!(beside(&data), ["raft"]);
+        assert_eq!(names(&data), ["raft"]);
         needed(&data).run(&TINY, |_| Ok(())).expect("upgrade");
     }
 
@@ -278,7 +257,7 @@ mod tests {
         lmdb::copy(&data, &draft(&data), &TINY).expect("copy");
         swap::by_renames(&data, &draft(&data), &finished(&data), &plan.backup).expect("swap");
         is_new(&data);
-        assert_eq!(beside(&data), ["raft", "raft.format1.0"]);
+        assert_eq!(names(&data), ["raft", "raft.format1.0"]);
     }
 
     /// Every state of the folder that a power cut can leave ends as the old data whole, or the new, and no rest.
@@ -291,7 +270,7 @@ mod tests {
         let whole = |data: &Path| lmdb::copy(data, &draft(data), &TINY).expect("copy");
         let exchanged = |data: &Path| {
             whole(data);
-            let old = parent(data).join("x");
+            let old = durable::folder_of(data).join("x");
             rename(data, &old).expect("move");
             rename(&draft(data), data).expect("move");
             rename(&old, &draft(data)).expect("move");
@@ -328,13 +307,13 @@ mod tests {
                 Upgrade::Current { .. } => assert!(done, "{when}"),
                 Upgrade::Needed(plan) => {
                     assert!(!done, "{when}");
-                    assert_eq!(beside(&data), ["raft"], "{when}");
+                    assert_eq!(names(&data), ["raft"], "{when}");
                     plan.run(&TINY, |_| Ok(())).expect(when);
                 }
                 Upgrade::NoData => panic!("{when}: the data is gone"),
             }
             is_new(&data);
-            assert_eq!(beside(&data), ["raft", "raft.format1.0"], "{when}");
+            assert_eq!(names(&data), ["raft", "raft.format1.0"], "{when}");
         }
     }
 
@@ -342,7 +321,7 @@ mod tests {
     fn a_folder_without_data_and_newer_data_are_left_alone() {
         let dir = tempfile::tempdir().expect("folder");
         assert_eq!(plan(&dir.path().join("raft"), &TINY).expect("plan"), Upgrade::NoData);
-        assert!(beside(&dir.path().join("raft")).is_empty());
+        assert!(names(&dir.path().join("raft")).is_empty());
         let data = old(&dir);
         lmdb::stamp(&data, &TINY, lmdb::FORMAT + 1);
         let error = plan(&data, &TINY).expect_err("newer");
@@ -350,6 +329,6 @@ mod tests {
         lmdb::stamp(&data, &TINY, 0);
         let error = needed(&data).run(&TINY, |_| Ok(())).expect_err("0");
         assert!(error.message().contains("never existed"), "{error}");
-        assert_eq!(beside(&data), ["raft"]);
+        assert_eq!(names(&data), ["raft"]);
     }
 }

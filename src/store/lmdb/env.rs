@@ -12,8 +12,8 @@
 //! process may open the same directory; the daemon's folder lock sees to that.
 
 use super::Options;
+use crate::durable;
 use crate::error::{Context as _, Error, Result};
-use crate::store::files;
 use crate::store::pages;
 use heed::types::Bytes;
 use heed::{
@@ -78,7 +78,7 @@ pub(super) struct Held<const N: usize> {
 impl<const N: usize> Environment<N> {
     /// Opens the environment in `dir`, making what is not there.
     pub(super) fn open(dir: &Path, tables: [&'static str; N], options: &Options) -> Result<Self> {
-        files::make_dir(dir)?;
+        durable::make_folder(dir)?;
         let file = dir.join("data.mdb");
         let used = std::fs::metadata(&file).map_or(0, |m| usize::try_from(m.len()).unwrap_or(usize::MAX));
         pages::verify(&file)?;
@@ -88,7 +88,7 @@ impl<const N: usize> Environment<N> {
             .context(format!("opening the database in {}", dir.display()))?;
         // LMDB flushes the file; that the file exists at all is the directory's matter. Whoever made it may have been
         // killed before this.
-        files::sync_dir(dir)?;
+        durable::sync_folder(dir)?;
         Ok(Environment {
             dir: dir.to_path_buf(),
             tables,
@@ -136,7 +136,7 @@ impl<const N: usize> Environment<N> {
 
     /// Writes a compact copy of the environment, as one read transaction sees it, into the folder `to`, durably.
     pub(super) fn copy_to(&self, to: &Path) -> Result<()> {
-        files::make_dir(to)?;
+        durable::make_folder(to)?;
         let path = to.join("data.mdb");
         let doing = || format!("writing {}", path.display());
         let mut file =
@@ -148,7 +148,7 @@ impl<const N: usize> Environment<N> {
             copied.map_err(|e| lmdb_error(e).context(doing()))?;
         }
         file.sync_all().context(doing())?;
-        files::sync_dir(to)
+        durable::sync_folder(to)
     }
 
     /// A read transaction that may live long, for a snapshot.

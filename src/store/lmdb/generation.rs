@@ -16,6 +16,7 @@
 //! `CURRENT` is first written after the first generation is; a lone generation without it is therefore
 //! adopted, and several without it are nobody's guess but the owner's.
 
+use crate::durable;
 use crate::error::{Context as _, Error, Result};
 use crate::store::files;
 use std::path::{Path, PathBuf};
@@ -33,8 +34,8 @@ pub(super) fn path(dir: &Path, generation: u64) -> PathBuf {
 /// Makes `generation` the live one, durably.
 pub(super) fn switch(dir: &Path, generation: u64) -> Result<()> {
     // Its own name first: `CURRENT` must never name what a power cut could take away.
-    files::sync_dir(&path(dir, generation))?;
-    files::sync_dir(dir)?;
+    durable::sync_folder(&path(dir, generation))?;
+    durable::sync_folder(dir)?;
     files::write_atomically(&dir.join(CURRENT), |file| {
         writeln!(file, "{PREFIX}{generation}").context("writing CURRENT")
     })

@@ -13,9 +13,9 @@
 use super::env::Environment;
 use super::state::{read_applied, row_counts, StateEnv};
 use super::{generation, log, number, state, Options, FORMAT, FORMAT_KEY};
+use crate::durable;
 use crate::error::{Error, Result};
 use crate::state::Applied;
-use crate::store::files;
 use crate::store::overlay::slot;
 use crate::store::Table;
 use std::path::{Path, PathBuf};
@@ -126,7 +126,7 @@ pub(in crate::store) fn look(data: &Path, options: &Options) -> Result<Option<Pr
 /// When the disk refuses or is full, or a format is one that cannot be brought forward. `to` is then as far as it got.
 pub(in crate::store) fn copy(data: &Path, to: &Path, options: &Options) -> Result<()> {
     let opened = open(data, options)?;
-    files::make_dir(to)?;
+    durable::make_folder(to)?;
     if let Some(env) = opened.log {
         let dir = log_dir(to);
         env.copy_to(&dir)?;
@@ -136,7 +136,7 @@ pub(in crate::store) fn copy(data: &Path, to: &Path, options: &Options) -> Resul
     if let Some(state) = opened.state {
         copy_opened_state(state, data, to, options)?;
     }
-    files::sync_dir(to)
+    durable::sync_folder(to)
 }
 
 /// Copies the state alone, as [`copy`] does both; the log of the copy is the caller's to make.
@@ -150,14 +150,14 @@ pub(in crate::store) fn copy_state(data: &Path, to: &Path, options: &Options) ->
             data.display()
         ))
     })?;
-    files::make_dir(to)?;
+    durable::make_folder(to)?;
     copy_opened_state(state, data, to, options)?;
-    files::sync_dir(to)
+    durable::sync_folder(to)
 }
 
 fn copy_opened_state((live, env): (u64, StateEnv), data: &Path, to: &Path, options: &Options) -> Result<()> {
     let dir = state_dir(to);
-    files::make_dir(&dir)?;
+    durable::make_folder(&dir)?;
     let inside = generation::path(&dir, live);
     env.copy_to(&inside)?;
     let copy: StateEnv = Environment::open(&inside, state::TABLES, options)?;

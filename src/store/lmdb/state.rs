@@ -12,6 +12,7 @@ use super::env::{Environment, Held};
 use super::generation;
 use super::space::Space;
 use super::{check_format, Options, FORMAT, FORMAT_KEY};
+use crate::durable;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::planted::{self, Bug};
 use crate::state::Applied;
@@ -91,7 +92,7 @@ pub(super) fn row_counts(env: &StateEnv) -> Result<[u64; 4]> {
 impl LmdbState {
     /// See [`super::open_state`].
     pub(super) fn open(dir: &Path, options: &Options) -> Result<Self> {
-        files::make_dir(dir)?;
+        durable::make_folder(dir)?;
         let found = generation::current(dir)?;
         let live = found.unwrap_or(1);
         let env = open_env(&generation::path(dir, live), options)?;

@@ -7,6 +7,7 @@
 use super::disk::{Disk, Random};
 use super::search::{Contract, Failure, Report, Search, Verdict};
 use super::trace::{Child, Recording};
+use crate::support::copy_tree;
 use pinfold::clock::Timestamp;
 use pinfold::config::{init, Config, Env, Folder, Identity};
 use pinfold::daemon::{state_import, ImportOverrides};
@@ -206,18 +207,6 @@ const OPTIONS: Options = Options { map_size: 1 << 20, map_limit: 1 << 30, reserv
 /// What the data that 0.1.0 wrote has.
 const PINS: u64 = 9;
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("folder");
-    for entry in std::fs::read_dir(from).expect("folder") {
-        let entry = entry.expect("entry");
-        let to = to.join(entry.file_name());
-        match entry.path().is_dir() {
-            true => copy(&entry.path(), &to),
-            false => drop(std::fs::copy(entry.path(), to).expect("file")),
-        }
-    }
-}
-
 /// The child that upgrades.
 pub fn child_upgrade() {
     let Some(child) = Child::here() else { return };
@@ -270,6 +259,6 @@ impl Contract for Upgraded {
 pub fn search_upgrade(seed: u64, images: u64, only: Option<(usize, usize)>) -> Result<Report, Box<Failure>> {
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/format1/raft");
     recorded("upgrade", "child_upgrade", seed, images, only, &Upgraded, |root| {
-        copy(&fixture, &root.join("raft"))
+        copy_tree(&fixture, &root.join("raft"))
     })
 }
