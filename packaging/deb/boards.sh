@@ -68,7 +68,8 @@ in_network() {
 
 # boot NAME ADDRESS: boots the root; the repository is at /repo.
 boot() {
-    in_network systemd-nspawn --quiet --boot --register=no --keep-unit --directory="$work/$1" --machine="$1" \
+    # Not by a function: $! must be the container's keeper itself.
+    nsenter --net="/run/netns/$network" systemd-nspawn --quiet --boot --register=no --keep-unit --directory="$work/$1" --machine="$1" \
         --network-bridge=switch --bind-ro="$work/repo:/repo" --resolv-conf=off --timezone=off --link-journal=no \
         </dev/null >"$work/$1.console" 2>&1 &
     echo $! >"$work/$1.nspawn"
@@ -81,7 +82,9 @@ boot() {
 # The first process of a booted board, as seen from here.
 leader() {
     read -r nspawn <"$work/$1.nspawn"
-    read -r first _ <"/proc/$nspawn/task/$nspawn/children" && echo "$first"
+    # The line has no end, which read takes for an error.
+    read -r first _ <"/proc/$nspawn/task/$nspawn/children" || true
+    echo "$first"
 }
 
 board_is_up() {

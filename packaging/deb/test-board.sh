@@ -36,6 +36,14 @@ network_up
 for name in attic cellar; do
     root "$name"
     use_repo "$name"
+    case $options in
+    *--allow-dynamic*)
+        for unit in pinfold.service pinfold@.service; do
+            install -D -m 644 "$root/systemd/examples/dynamic-executable.conf" \
+                "$work/$name/etc/systemd/system/$unit.d/dynamic.conf"
+        done
+        ;;
+    esac
 done
 boot attic 10.77.0.1
 boot cellar 10.77.0.2

@@ -27,7 +27,7 @@ trap 'umount "$work/image/repo" 2>/dev/null || true; cleanup' EXIT
 use_repo image
 # A folder from before, of root; and a disk that is not there.
 mkdir -p "$work/image/var/lib/pinfold"
-echo '{}' >"$work/image/var/lib/pinfold/kept"
+install -m 600 /dev/null "$work/image/var/lib/pinfold/kept"
 within image apt-get -q update >"$work/image.log" 2>&1 || fail "apt-get update: $(cat "$work/image.log")"
 within image apt-get -q install -y pinfold=0*-1 >>"$work/image.log" 2>&1 || fail "apt-get install: $(tail -n 20 "$work/image.log")"
 user=$(uid_of image)
