@@ -151,12 +151,31 @@ def _lmdb(parts):
     raise Trouble("lmdb-master-sys is no longer linked; mend packaging/lib/linked.py")
 
 
+def _boringssl(parts):
+    """What ring has taken over from BoringSSL, in C and assembler; no version is given there."""
+    for part in parts:
+        if part.name == "ring":
+            return Part(
+                name="boringssl",
+                version="",
+                licence="Apache-2.0 AND ISC",
+                authors=["The OpenSSL Project Authors", "Google Inc."],
+                home="https://boringssl.googlesource.com/boringssl",
+                files=[part.sources / "LICENSE-BoringSSL", part.sources / "LICENSE-other-bits"],
+                kind="library",
+                within=f"{part.name} {part.version}",
+                about="The parts of BoringSSL that ring carries, in C and assembler",
+            )
+    raise Trouble("ring is no longer linked; mend packaging/lib/linked.py")
+
+
 def libraries(target, parts):
     """What is linked and is no crate of Cargo.lock. Texts that no source on this machine has for sure are kept in
     packaging/notices."""
     rust = re.match(r"rustc (\S+)", subprocess.run(["rustc", "--version"], stdout=subprocess.PIPE, check=True).stdout.decode())
     found = [
         _lmdb(parts),
+        _boringssl(parts),
         Part(
             name="rust-std",
             version=rust[1] if rust else "",
