@@ -59,7 +59,11 @@ pub fn set(folder: &Folder, args: &ConfigSet) -> Outcome {
     if count == 0 {
         writeln!(out, "nothing to do: {} says so already", path.display())?;
     } else {
-        writeln!(out, "{}: {count} keys changed; a peer that runs reads it at its next start", path.display())?;
+        writeln!(
+            out,
+            "{}: {count} keys changed; a peer that runs reads it at its next start",
+            path.display()
+        )?;
     }
     Ok(out.flush()?)
 }
@@ -70,7 +74,8 @@ fn standard_input() -> Outcome<String> {
     let doing = "reading what to set from standard input";
     std::io::stdin().lock().take(MAX_FILE_BYTES + 1).read_to_string(&mut text).context(doing)?;
     if text.len() as u64 > MAX_FILE_BYTES {
-        let error = format!("standard input has more than {MAX_FILE_BYTES} bytes, which no configuration has");
+        let error =
+            format!("standard input has more than {MAX_FILE_BYTES} bytes, which no configuration has");
         return Err(Failure::Local(Error::too_large(error)));
     }
     Ok(text)

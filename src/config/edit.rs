@@ -16,7 +16,7 @@
 
 use super::file::{self, shown, tame};
 use super::folder::write_private;
-use super::schema::{insert, lookup, remove, Place, Section, Visitor};
+use super::schema::{insert, lookup, remove, Flag, Place, Section, Visitor};
 use super::setting::Setting;
 use super::{keys, old, unknown, Config, Env, Folder, Hidden, Key};
 use crate::error::{Context, Error, Result};
@@ -77,7 +77,10 @@ impl Assignments {
     /// No `=`, a secret, or a key that was given before.
     pub fn word(&mut self, word: &str) -> Result<()> {
         let (name, text) = word.split_once('=').ok_or_else(|| {
-            Error::invalid(format!("\"{}\" sets nothing; write KEY=VALUE, like cluster.peername=attic", clip(word)))
+            Error::invalid(format!(
+                "\"{}\" sets nothing; write KEY=VALUE, like cluster.peername=attic",
+                clip(word)
+            ))
         })?;
         let path = underscored(name);
         if keys().iter().any(|key| key.path == path && key.secret) {
@@ -176,6 +179,11 @@ impl Visitor for Fitting<'_> {
         let fitted = fitted.map_err(|why| {
             Error::invalid(format!("{} is {}: {}", at.path, shown(&raw, T::SECRET), tame(why, &raw)))
         })?;
+        // A list of one is written as a fresh file has it.
+        let fitted = match (T::parse(&fitted).map(|value| value.to_json(at.has(Flag::List))), fitted) {
+            (Ok(Value::String(one)), Value::Array(_)) => Value::String(one),
+            (_, fitted) => fitted,
+        };
         self.fitted.push((at.path.clone(), fitted));
         Ok(())
     }
@@ -261,11 +269,21 @@ impl Edit {
         for key in keys().iter().filter(|key| given.0.contains_key(&key.path)) {
             if env.get(&key.env).is_some() {
                 let (path, variable) = (&key.path, &key.env);
-                warnings.push(format!("the environment variable {variable} wins over what {path} says in the file"));
+                warnings.push(format!(
+                    "the environment variable {variable} wins over what {path} says in the file"
+                ));
             }
         }
-        let changes = if before == after { Vec::new() } else { differences(&before, &after, given, &optional) };
-        Ok(Edit { changes, warnings, bridge: record.with(&old_record), text: Hidden(text), record, old_record })
+        let changes =
+            if before == after { Vec::new() } else { differences(&before, &after, given, &optional) };
+        Ok(Edit {
+            changes,
+            warnings,
+            bridge: record.with(&old_record),
+            text: Hidden(text),
+            record,
+            old_record,
+        })
     }
 
     /// Whether service.json would change.
@@ -346,7 +364,9 @@ fn assign(tree: &mut Value, given: &Assignments, record: &mut Record) -> Result<
             false => {
                 let inside = format!("{path}.");
                 if let Some((key, _)) = given.0.iter().find(|(key, _)| key.starts_with(&inside)) {
-                    return Err(Error::invalid(format!("{path} is switched off and {key} set at once; leave one out")));
+                    return Err(Error::invalid(format!(
+                        "{path} is switched off and {key} set at once; leave one out"
+                    )));
                 }
                 record.note(tree, path);
                 remove(tree, path);

@@ -67,10 +67,15 @@ fn only_what_is_asked_for_is_touched() {
     let (_dir, folder) = peer();
     let mut before = tree(&folder);
     schema::insert(&mut before, "cluster.of_a_friend", json!({"kept": [1, 2]}));
-    std::fs::write(folder.service_json(), serde_json::to_string_pretty(&before).expect("JSON")).expect("write");
+    std::fs::write(folder.service_json(), serde_json::to_string_pretty(&before).expect("JSON"))
+        .expect("write");
     let changed = set(
         &folder,
-        &words(&["cluster.peername=the = in it", "cluster.repin-grace=90s", "consensus.raft.trailing_logs=5000"]),
+        &words(&[
+            "cluster.peername=the = in it",
+            "cluster.repin-grace=90s",
+            "consensus.raft.trailing_logs=5000",
+        ]),
     )
     .expect("set");
     assert_eq!(changed, ["cluster.peername", "cluster.repin_grace", "consensus.raft.trailing_logs"]);
@@ -89,13 +94,19 @@ fn one_mistake_and_nothing_is_written() {
     let (_dir, folder) = peer();
     let given = words(&["cluster.peername=shed", "cluster.replication_factor_min=many"]);
     let said = refused(&folder, &given);
-    assert!(said.starts_with("cluster.replication_factor_min is \"many\": it must be a whole number"), "{said}");
+    assert!(
+        said.starts_with("cluster.replication_factor_min is \"many\": it must be a whole number"),
+        "{said}"
+    );
     // Each for itself is right; together they are not.
     let given = words(&["cluster.replication_factor_min=3", "cluster.replication_factor_max=2"]);
     let said = refused(&folder, &given);
     assert!(said.starts_with("service.json as it would be: cluster.replication_factor_min"), "{said}");
     let said = refused(&folder, &words(&["cluster.peernam=shed"]));
-    assert!(said.contains("cluster.peernam is not a key") && said.contains("did you mean cluster.peername?"), "{said}");
+    assert!(
+        said.contains("cluster.peernam is not a key") && said.contains("did you mean cluster.peername?"),
+        "{said}"
+    );
     let said = refused(&folder, &words(&["cluster=on"]));
     assert!(said.contains("cluster is a section; set a key of it, like cluster.peername"), "{said}");
     let said = refused(&folder, &words(&["api.restapi=perhaps"]));
@@ -136,7 +147,8 @@ fn secrets_come_by_standard_input_and_are_shown_nowhere() {
 
     let said = refused(&folder, &input("cluster.secret=too-short-a-secret"));
     assert!(!said.contains("too-short"), "{said}");
-    let said = Assignments::default().read("cluster.secret too-short").expect_err("no =").message().to_owned();
+    let said =
+        Assignments::default().read("cluster.secret too-short").expect_err("no =").message().to_owned();
     assert!(!said.contains("too-short"), "{said}");
 }
 
@@ -159,10 +171,16 @@ fn values_are_read_as_their_variables_would_be() {
     assert_eq!(now["allocator"]["balanced"]["allocate_by"], json!(["tag:shelf", "freespace"]));
     assert_eq!(now["informer"]["tags"]["tags"], json!({"shelf": "top"}));
     assert_eq!(now["api"]["restapi"]["headers"], json!({"X-Frame-Options": ["DENY"]}));
-    set(&folder, &words(&["informer.tags.tags=shelf:low,room:attic", "allocator.balanced.allocate_by=freespace"]))
-        .expect("set");
+    set(
+        &folder,
+        &words(&["informer.tags.tags=shelf:low,room:attic", "allocator.balanced.allocate_by=freespace"]),
+    )
+    .expect("set");
     assert_eq!(tree(&folder)["informer"]["tags"]["tags"], json!({"shelf": "low", "room": "attic"}));
-    assert!(Assignments::default().read(r#"{"cluster": {"repin-grace": "1s", "repin_grace": "2s"}}"#).is_err(), "twice");
+    assert!(
+        Assignments::default().read(r#"{"cluster": {"repin-grace": "1s", "repin_grace": "2s"}}"#).is_err(),
+        "twice"
+    );
 }
 
 #[test]
@@ -172,7 +190,8 @@ fn sections_are_switched_and_come_with_the_keys_of_a_fresh_file() {
     assert_eq!(changed, ["api.pinsvcapi"]);
     assert!(tree(&folder)["api"].get("pinsvcapi").is_none());
     assert_eq!(set(&folder, &words(&["api.pinsvcapi=off"])).expect("again"), Vec::<String>::new());
-    set(&folder, &words(&["ipfs_connector.embedded=off", "ipfs_connector.ipfshttp=on"])).expect("another node");
+    set(&folder, &words(&["ipfs_connector.embedded=off", "ipfs_connector.ipfshttp=on"]))
+        .expect("another node");
     let (config, _) = Config::load(&folder, &Env::empty()).expect("load");
     assert_eq!(config.ipfs, IpfsSection::Http(IpfsHttpConfig::default()), "its booleans have their defaults");
     let said = refused(&folder, &words(&["api.restapi=off", "api.restapi.read_timeout=1s"]));
@@ -199,7 +218,11 @@ fn managed_values_are_put_back_when_they_are_no_longer_asked_for() {
     // Another value over the first one: what comes back is what stood there at the very first.
     assert!(manage(json!({"cluster": {"peername": "cellar", "repin-grace": "5s"}})).expect("set"));
     assert_eq!(tree(&folder)["cluster"]["peername"], "cellar");
-    assert_eq!(tree(&folder)["ipfs_connector"], before["ipfs_connector"], "the embedded node is back, as it was");
+    assert_eq!(
+        tree(&folder)["ipfs_connector"],
+        before["ipfs_connector"],
+        "the embedded node is back, as it was"
+    );
     // What does not load leaves both files alone.
     let kept = std::fs::read(&record).expect("record");
     manage(json!({"cluster": {"peername": "x", "repin-grace": "soon"}})).expect_err("refused");
@@ -215,7 +238,9 @@ fn a_power_cut_between_the_two_files_leaves_a_way_back() {
     let (dir, folder) = peer();
     let record: PathBuf = dir.path().join("record.json");
     let before = tree(&folder);
-    let plan = |json: Value| Edit::plan(&folder, &input(&json.to_string()), Some(&record), &Env::empty()).expect("plan");
+    let plan = |json: Value| {
+        Edit::plan(&folder, &input(&json.to_string()), Some(&record), &Env::empty()).expect("plan")
+    };
     let first = json!({"cluster": {"peername": "shed", "repin-grace": "5s"}});
     let second = json!({"cluster": {"peername": "cellar", "dial-peer-timeout": "7s"}});
     plan(first).apply(&folder, Some(&record)).expect("apply");
@@ -241,7 +266,8 @@ fn a_power_cut_between_the_two_files_leaves_a_way_back() {
 #[test]
 fn an_older_file_is_not_edited() {
     let (_dir, folder) = peer();
-    std::fs::write(folder.service_json(), include_str!("../../../tests/data/config/0.3.5.json")).expect("write");
+    std::fs::write(folder.service_json(), include_str!("../../../tests/data/config/0.3.5.json"))
+        .expect("write");
     let said = refused(&folder, &words(&["cluster.peername=shed"]));
     assert!(said.contains("`pinfold config upgrade` first"), "{said}");
 }
