@@ -68,6 +68,9 @@ pub struct Init {
     /// vote, hold no content
     #[argh(switch)]
     pub witness: bool,
+    /// listen to this machine only
+    #[argh(switch)]
+    pub loopback: bool,
     /// ask for the secret
     #[argh(switch)]
     pub custom_secret: bool,
@@ -123,6 +126,9 @@ pub struct Up {
     /// vote, hold no content
     #[argh(switch)]
     pub witness: bool,
+    /// listen to this machine only
+    #[argh(switch)]
+    pub loopback: bool,
     /// leave when stopping
     #[argh(switch)]
     pub leave: bool,
@@ -149,6 +155,12 @@ pub struct Join {
     /// vote, hold no content
     #[argh(switch)]
     pub witness: bool,
+    /// stop when joined
+    #[argh(switch)]
+    pub once: bool,
+    /// give up a cluster with pins
+    #[argh(switch)]
+    pub force: bool,
     /// leave when stopping
     #[argh(switch)]
     pub leave: bool,
@@ -219,6 +231,23 @@ pub struct ConfigUpgrade {
     /// change nothing
     #[argh(switch)]
     pub dry_run: bool,
+}
+
+/// `config set`
+#[derive(FromArgs, Clone, Debug, Default, PartialEq)]
+pub struct ConfigSet {
+    /// read assignments from standard input
+    #[argh(switch)]
+    pub stdin: bool,
+    /// change nothing
+    #[argh(switch)]
+    pub dry_run: bool,
+    /// the record of what was set before
+    #[argh(option)]
+    pub managed: Option<String>,
+    /// KEY=VALUE
+    #[argh(positional)]
+    pub words: Vec<String>,
 }
 
 /// `config keys`
@@ -616,6 +645,7 @@ pub enum Parsed {
     Up(Up),
     Join(Join),
     Invite,
+    Open,
     SwarmKey(SwarmKey),
     Doctor,
     HashPassword,
@@ -624,6 +654,7 @@ pub enum Parsed {
     StateCleanup(StateCleanup),
     ConfigUpgrade(ConfigUpgrade),
     ConfigCheck,
+    ConfigSet(ConfigSet),
     ConfigKeys(ConfigKeys),
     StateUpgrade(StateUpgrade),
     StateRecover(StateRecover),
@@ -674,6 +705,7 @@ pub fn parse(words: &Words) -> Result<(Globals, Parsed), Failure> {
         Cmd::Up => Parsed::Up(typed(&name, own)?),
         Cmd::Join => Parsed::Join(typed(&name, own)?),
         Cmd::Invite => Parsed::Invite,
+        Cmd::Open => Parsed::Open,
         Cmd::SwarmKey => Parsed::SwarmKey(typed(&name, own)?),
         Cmd::Doctor => Parsed::Doctor,
         Cmd::HashPassword => Parsed::HashPassword,
@@ -682,6 +714,7 @@ pub fn parse(words: &Words) -> Result<(Globals, Parsed), Failure> {
         Cmd::StateCleanup => Parsed::StateCleanup(typed(&name, own)?),
         Cmd::ConfigUpgrade => Parsed::ConfigUpgrade(typed(&name, own)?),
         Cmd::ConfigCheck => Parsed::ConfigCheck,
+        Cmd::ConfigSet => Parsed::ConfigSet(typed(&name, own)?),
         Cmd::ConfigKeys => Parsed::ConfigKeys(typed(&name, own)?),
         Cmd::StateUpgrade => Parsed::StateUpgrade(typed(&name, own)?),
         Cmd::StateRecover => Parsed::StateRecover(typed(&name, own)?),

@@ -45,6 +45,7 @@ mod local;
 mod moves;
 mod recover;
 mod secrets;
+mod service;
 mod upload;
 
 use args::{Globals, Parsed};
@@ -140,6 +141,9 @@ impl Invocation {
 
     fn ask(self, encoding: Encoding) -> Outcome {
         let env = |name: &str| std::env::var(name).ok();
+        if let Some(done) = backup::on_behalf(self.globals.config.as_deref(), &self.command) {
+            return done;
+        }
         let client = client::Client::new(self.face, &self.globals, &env)?;
         if let Parsed::Backup(args) = &self.command {
             return backup::run(&client, self.globals.config.as_deref(), args);

@@ -61,6 +61,7 @@ pub enum Cmd {
     Up,
     Join,
     Invite,
+    Open,
     SwarmKey,
     Doctor,
     HashPassword,
@@ -69,6 +70,7 @@ pub enum Cmd {
     StateCleanup,
     ConfigUpgrade,
     ConfigCheck,
+    ConfigSet,
     ConfigKeys,
     StateUpgrade,
     StateRecover,
@@ -423,6 +425,12 @@ const WITNESS: Flag = Flag::switch(
     "a witness: it votes and holds no content, the third vote of a home with two boards",
 );
 
+const LOOPBACK: Flag = Flag::switch(
+    "loopback",
+    &[],
+    "a new peer listens to this machine only, until `pinfold open`, an invitation or joining others",
+);
+
 const ADD: &[Flag] = &[
     Flag::switch("recursive", &["r"], "add folders with everything in them (pinfold: always)"),
     Flag::switch("quiet", &["q"], "print CIDs only"),
@@ -465,6 +473,7 @@ pub const COMMANDS: &[Command] = &[
             IPFS.or("embedded; kubo for ipfs-cluster-service"),
             SWARM_KEY,
             WITNESS,
+            LOOPBACK,
             Flag::switch("custom-secret", &["s"], "ask for the cluster secret instead of making one"),
             Flag::value("peers", &[], "ADDRESSES", "full addresses (comma list) of the other peers"),
             Flag::switch("force", &["f"], "overwrite the configuration without asking"),
@@ -490,6 +499,7 @@ pub const COMMANDS: &[Command] = &[
             IPFS.or("embedded"),
             SWARM_KEY,
             WITNESS,
+            LOOPBACK,
             Flag::switch("leave", &["x"], "leave the cluster when stopping").hidden(),
             Flag::switch("stats", &[], "accepted for ipfs-cluster's scripts; there are no Prometheus metrics yet").hidden(),
             UPGRADE,
@@ -497,16 +507,32 @@ pub const COMMANDS: &[Command] = &[
         ]),
     command(Cmd::Join, "join", Faces::P, Side::Local, "Makes a peer that joins a cluster, and runs it")
         .args("TOKEN", 1, 1)
-        .details("The token comes from `pinfold invite` on any peer of the cluster; it carries secret and addresses.")
+        .details(
+            "The token comes from `pinfold invite` on any peer of the cluster; it carries secret and addresses. With - it is \
+             read from standard input, where other users of the machine do not see it. A peer that has been running alone \
+             gives up its own cluster, if that holds no pins; its data is kept beside it. On a machine that runs the peer \
+             as a service, `sudo pinfold join TOKEN` stops the service, joins, and starts it again.",
+        )
         .flags(&[
             IPFS.or("embedded"),
             SWARM_KEY,
             WITNESS,
+            Flag::switch("once", &[], "stop as soon as the peer has joined: something else runs it from then on"),
+            Flag::switch("force", &["f"], "give up a cluster of its own that holds pins; its data is kept beside it"),
             Flag::switch("leave", &["x"], "leave the cluster when stopping").hidden(),
             Flag::switch("stats", &[], "accepted for ipfs-cluster's scripts; there are no Prometheus metrics yet").hidden(),
         ]),
     command(Cmd::Invite, "invite", Faces::P, Side::Local, "Prints a token that lets another board join")
-        .details("The token contains the cluster secret: whoever has it can join and see the cluster's content."),
+        .details(
+            "The token contains the cluster secret: whoever has it can join and see the cluster's content. On a machine that \
+             runs the peer as a service, `sudo pinfold invite` opens the peer to the network first, if need be.",
+        ),
+    command(Cmd::Open, "open", Faces::P, Side::Local, "Lets other machines reach a peer that listens to its own only")
+        .details(
+            "Writes it into service.json: the cluster's port and that of the embedded IPFS node, which ask everyone for the \
+             cluster's secret. The HTTP APIs stay where they are. It takes effect at the next start; `sudo pinfold open` \
+             restarts the service of this machine.",
+        ),
     command(Cmd::SwarmKey, "swarm-key", Faces::P, Side::Local, "Makes the key of a private IPFS network")
         .args("[FILE]", 0, 1)
         .details(
@@ -578,7 +604,7 @@ pub const COMMANDS: &[Command] = &[
                 Flag::switch("yes", &["y"], "do not ask"),
             ]),
     ]),
-    group("config", Faces::P, Side::Local, "Checks, explains and upgrades the configuration", &[
+    group("config", Faces::P, Side::Local, "Checks, changes, explains and upgrades the configuration", &[
         command(Cmd::ConfigUpgrade, "upgrade", Faces::P, Side::Local, "Writes today's service.json from one of any age")
             .details(
                 "The new file means what the old one meant. The old one stays beside it as service.json.bak.N; an \
@@ -587,6 +613,18 @@ pub const COMMANDS: &[Command] = &[
             .flags(&[Flag::switch("dry-run", &["n"], "say what would change, and change nothing")]),
         command(Cmd::ConfigCheck, "check", Faces::P, Side::Local, "Reads the configuration and says what is wrong with it")
             .details("Ends with 0 when a peer would start with it, whatever the warnings; with 2 and the mistake otherwise."),
+        command(Cmd::ConfigSet, "set", Faces::P, Side::Local, "Gives keys of service.json other values, all or none")
+            .args("[KEY=VALUE...]", 0, ANY)
+            .details(
+                "A VALUE is written as in the key's variable (config keys). A section of api, informer or ipfs_connector \
+                 can be set to on or off. A key may have dashes for underscores. Nothing is written unless a peer would \
+                 start with it; a peer that runs reads it at its next start. Secrets only by --stdin.",
+            )
+            .flags(&[
+                Flag::switch("stdin", &["i"], "read more from standard input: a line for each KEY=VALUE, or a JSON object like service.json"),
+                Flag::switch("dry-run", &["n"], "say what would change, and change nothing"),
+                Flag::value("managed", &["m"], "FILE", "put back first what was set with the same FILE before, which keeps a record"),
+            ]),
         command(Cmd::ConfigKeys, "keys", Faces::P, Side::Local, "Explains the keys of service.json and their variables")
             .args("[PREFIX]", 0, 1)
             .details("With PREFIX only the keys that begin with it, like consensus.raft.")
