@@ -230,6 +230,23 @@ pub struct ConfigUpgrade {
     pub dry_run: bool,
 }
 
+/// `config set`
+#[derive(FromArgs, Clone, Debug, Default, PartialEq)]
+pub struct ConfigSet {
+    /// read assignments from standard input
+    #[argh(switch)]
+    pub stdin: bool,
+    /// change nothing
+    #[argh(switch)]
+    pub dry_run: bool,
+    /// the record of what was set before
+    #[argh(option)]
+    pub managed: Option<String>,
+    /// KEY=VALUE
+    #[argh(positional)]
+    pub words: Vec<String>,
+}
+
 /// `config keys`
 #[derive(FromArgs, Clone, Debug, Default, PartialEq)]
 pub struct ConfigKeys {
@@ -612,6 +629,7 @@ pub enum Parsed {
     StateCleanup(StateCleanup),
     ConfigUpgrade(ConfigUpgrade),
     ConfigCheck,
+    ConfigSet(ConfigSet),
     ConfigKeys(ConfigKeys),
     StateUpgrade(StateUpgrade),
     StateRecover(StateRecover),
@@ -668,6 +686,7 @@ pub fn parse(words: &Words) -> Result<(Globals, Parsed), Failure> {
         Cmd::StateCleanup => Parsed::StateCleanup(typed(&name, own)?),
         Cmd::ConfigUpgrade => Parsed::ConfigUpgrade(typed(&name, own)?),
         Cmd::ConfigCheck => Parsed::ConfigCheck,
+        Cmd::ConfigSet => Parsed::ConfigSet(typed(&name, own)?),
         Cmd::ConfigKeys => Parsed::ConfigKeys(typed(&name, own)?),
         Cmd::StateUpgrade => Parsed::StateUpgrade(typed(&name, own)?),
         Cmd::StateRecover => Parsed::StateRecover(typed(&name, own)?),

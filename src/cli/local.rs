@@ -104,6 +104,7 @@ pub fn run(face: Face, globals: &Globals, command: Parsed, encoding: Encoding) -
         }
         Parsed::ConfigUpgrade(args) => super::config::upgrade(&folder, args.dry_run),
         Parsed::ConfigCheck => super::config::check(&folder),
+        Parsed::ConfigSet(args) => super::config::set(&folder, &args),
         Parsed::ConfigKeys(args) => super::config::explain(args.prefix.as_deref(), args.markdown),
         Parsed::StateUpgrade(args) => state_upgrade(&folder, args.force || args.yes || globals.force),
         Parsed::StateCheck(args) => super::check::run(&folder, &args),

@@ -70,6 +70,7 @@ pub enum Cmd {
     StateCleanup,
     ConfigUpgrade,
     ConfigCheck,
+    ConfigSet,
     ConfigKeys,
     StateUpgrade,
     StateRecover,
@@ -594,7 +595,7 @@ pub const COMMANDS: &[Command] = &[
                 Flag::switch("yes", &["y"], "do not ask"),
             ]),
     ]),
-    group("config", Faces::P, Side::Local, "Checks, explains and upgrades the configuration", &[
+    group("config", Faces::P, Side::Local, "Checks, changes, explains and upgrades the configuration", &[
         command(Cmd::ConfigUpgrade, "upgrade", Faces::P, Side::Local, "Writes today's service.json from one of any age")
             .details(
                 "The new file means what the old one meant. The old one stays beside it as service.json.bak.N; an \
@@ -603,6 +604,18 @@ pub const COMMANDS: &[Command] = &[
             .flags(&[Flag::switch("dry-run", &["n"], "say what would change, and change nothing")]),
         command(Cmd::ConfigCheck, "check", Faces::P, Side::Local, "Reads the configuration and says what is wrong with it")
             .details("Ends with 0 when a peer would start with it, whatever the warnings; with 2 and the mistake otherwise."),
+        command(Cmd::ConfigSet, "set", Faces::P, Side::Local, "Gives keys of service.json other values, all or none")
+            .args("[KEY=VALUE...]", 0, ANY)
+            .details(
+                "A VALUE is written as in the key's variable (config keys). A section of api, informer or ipfs_connector \
+                 can be set to on or off. A key may have dashes for underscores. Nothing is written unless a peer would \
+                 start with it; a peer that runs reads it at its next start. Secrets only by --stdin.",
+            )
+            .flags(&[
+                Flag::switch("stdin", &["i"], "read more from standard input: a line for each KEY=VALUE, or a JSON object like service.json"),
+                Flag::switch("dry-run", &["n"], "say what would change, and change nothing"),
+                Flag::value("managed", &["m"], "FILE", "put back first what was set with the same FILE before, which keeps a record"),
+            ]),
         command(Cmd::ConfigKeys, "keys", Faces::P, Side::Local, "Explains the keys of service.json and their variables")
             .args("[PREFIX]", 0, 1)
             .details("With PREFIX only the keys that begin with it, like consensus.raft.")

@@ -12,7 +12,7 @@ use rustix::fs::{flock, FlockOperation};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -274,6 +274,7 @@ fn write_neighbour(path: &Path, bytes: &[u8]) -> Result<PathBuf> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&next)?;
         // A mask or an ACL may have made it something else.
         file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+        keep_owner(path, &file)?;
         file.write_all(bytes)?;
         file.sync_all()
     })();
@@ -282,6 +283,20 @@ fn write_neighbour(path: &Path, bytes: &[u8]) -> Result<PathBuf> {
     }
     written.context(format!("writing {}", path.display()))?;
     Ok(next)
+}
+
+/// Gives what root writes to the one whose file it replaces, or whose folder it is in: whoever runs the peer must be
+/// able to read it.
+fn keep_owner(path: &Path, file: &File) -> std::io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let whose = std::fs::metadata(path).or_else(|_| std::fs::metadata(durable::folder_of(path)))?;
+    let now = file.metadata()?;
+    if (whose.uid(), whose.gid()) == (now.uid(), now.gid()) {
+        return Ok(());
+    }
+    std::os::unix::fs::fchown(file, Some(whose.uid()), Some(whose.gid()))
 }
 
 /// Makes a rename durable.
@@ -385,6 +400,24 @@ mod tests {
         assert_eq!(found(Face::Pinfold, &variable), home.join(".pinfold"));
         let option = Folder::find_in(Some(Path::new("/x")), Face::Pinfold, &service, variable);
         assert_eq!(option.expect("option").path(), Path::new("/x"));
+    }
+
+    #[test]
+    fn what_root_writes_belongs_to_whose_folder_it_is() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let (_dir, folder) = temp();
+        let (uid, gid) = (54321, 54322);
+        std::os::unix::fs::chown(folder.path(), Some(uid), Some(gid)).expect("chown");
+        write_new_private(&folder.identity_json(), b"{}").expect("write");
+        write_private(&folder.service_json(), b"{}").expect("write");
+        let owner = |path: &Path| path.metadata().map(|m| (m.uid(), m.gid())).expect("metadata");
+        assert_eq!(owner(&folder.identity_json()), (uid, gid), "as the folder");
+        assert_eq!(owner(&folder.service_json()), (uid, gid), "as the folder");
+        std::os::unix::fs::chown(folder.service_json(), Some(11111), None).expect("chown");
+        write_private(&folder.service_json(), b"{ }").expect("write");
+        assert_eq!(owner(&folder.service_json()), (11111, gid), "as the file that was there");
     }
 
     #[test]

@@ -18,7 +18,8 @@ boolean that is missing from a section that is there is false, as in ipfs-cluste
 the file: lists are separated by commas, maps are written `name:value,name2:value2`.
 
 Files of every age of ipfs-cluster load as they are, from the flat ones of 0.0.x on. `pinfold config check` says what
-it reads, `pinfold config upgrade` writes today's file.
+it reads, `pinfold config upgrade` writes today's file, `pinfold config set KEY=VALUE…` changes keys of it: all of them or
+none, and only if a peer would start with what it writes.
 ";
 
 /// The keys as they are shown in a terminal: one paragraph each.

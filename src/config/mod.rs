@@ -16,6 +16,7 @@
 //! never opens a connection.
 
 pub mod address;
+pub mod edit;
 mod env;
 mod file;
 mod folder;
