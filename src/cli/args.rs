@@ -138,6 +138,9 @@ pub struct Up {
     /// run without a secret
     #[argh(switch)]
     pub insecure_no_secret: bool,
+    /// upgrade older data first
+    #[argh(switch)]
+    pub upgrade: bool,
 }
 
 /// `join`
@@ -301,6 +304,28 @@ pub struct StateRecover {
     /// further folders to look at
     #[argh(positional)]
     pub folders: Vec<String>,
+}
+
+/// `backup`
+#[derive(FromArgs, Clone, Debug, Default, PartialEq)]
+pub struct Backup {
+    /// files that stay
+    #[argh(option)]
+    pub keep: Option<usize>,
+    /// where the files are
+    #[argh(positional)]
+    pub folder: Option<String>,
+}
+
+/// `completion`
+#[derive(FromArgs, Clone, Debug, Default, PartialEq)]
+pub struct Completion {
+    /// the program's name
+    #[argh(option)]
+    pub name: Option<String>,
+    /// the shell
+    #[argh(positional)]
+    pub shell: String,
 }
 
 /// Commands without flags and with at most one argument.
@@ -659,6 +684,9 @@ pub enum Parsed {
     HealthAlerts,
     HealthBandwidth,
     IpfsGc(LocalOne),
+    Backup(Backup),
+    Completion(Completion),
+    Man(One),
     Commands,
 }
 
@@ -716,6 +744,9 @@ pub fn parse(words: &Words) -> Result<(Globals, Parsed), Failure> {
         Cmd::HealthAlerts => Parsed::HealthAlerts,
         Cmd::HealthBandwidth => Parsed::HealthBandwidth,
         Cmd::IpfsGc => Parsed::IpfsGc(typed(&name, own)?),
+        Cmd::Backup => Parsed::Backup(typed(&name, own)?),
+        Cmd::Completion => Parsed::Completion(typed(&name, own)?),
+        Cmd::Man => Parsed::Man(typed(&name, own)?),
         Cmd::Commands => Parsed::Commands,
         // The normalising pass answers both with a help text.
         Cmd::Help | Cmd::Group => Parsed::Commands,

@@ -8,7 +8,7 @@ use super::args::{self, Globals, Parsed};
 use super::face::Face;
 use super::failure::{Failure, Outcome};
 use super::output::Encoding;
-use super::{doctor, secrets, service};
+use super::{doctor, manual, secrets, service};
 use crate::config::init::{self, InitOptions, Ports};
 use crate::config::{self, Config, Env, Folder, Secret, SwarmKey};
 use crate::daemon::{self, DaemonOptions, FreshOptions, ImportOverrides, Imported, Join, RunMode, Upgraded};
@@ -38,6 +38,11 @@ pub fn run(face: Face, globals: &Globals, command: Parsed, encoding: Encoding) -
     if command == Parsed::HashPassword {
         return secrets::hash_password();
     }
+    match &command {
+        Parsed::Completion(args) => return manual::completion(&args.shell, args.name.as_deref()),
+        Parsed::Man(args) => return manual::man(args.what.as_deref()),
+        _ => {}
+    }
     crate::log::init(&levels(globals)).map_err(|e| Failure::Usage(e.to_string()))?;
     let home = if face == Face::Pinfold { config::Face::Pinfold } else { config::Face::IpfsCluster };
     let folder = Folder::find(globals.config.as_ref().map(Path::new), home)?;
@@ -61,7 +66,7 @@ pub fn run(face: Face, globals: &Globals, command: Parsed, encoding: Encoding) -
             fresh.loopback = args.loopback;
             let (leave, insecure_no_secret, bootstrap) = (args.leave, args.insecure_no_secret, Vec::new());
             let mode = RunMode::Up;
-            let upgrade = false;
+            let upgrade = args.upgrade;
             let options =
                 DaemonOptions { folder, bootstrap, leave, upgrade, insecure_no_secret, mode, fresh };
             daemon(args.stats, options)

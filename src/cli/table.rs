@@ -100,6 +100,9 @@ pub enum Cmd {
     Get,
     Cat,
     Ls,
+    Backup,
+    Completion,
+    Man,
     Commands,
     Help,
     /// A group such as `pin`, which only shows its help.
@@ -402,6 +405,11 @@ const LOCAL: Flag = Flag::switch("local", &[], "only on the contacted peer");
 const FORCE: Flag = Flag::switch("force", &["f"], "do not ask");
 const INSECURE: Flag =
     Flag::switch("insecure-no-secret", &[], "run without a cluster secret although strangers can connect");
+const UPGRADE: Flag = Flag::switch(
+    "upgrade",
+    &["u"],
+    "bring older data to the present format first, as `state upgrade` does",
+);
 
 const IPFS: Flag =
     Flag::value("ipfs", &[], "NODE", "the IPFS node of this peer: embedded, or kubo on 127.0.0.1:5001");
@@ -479,7 +487,7 @@ pub const COMMANDS: &[Command] = &[
             Flag::switch("stats", &[], "accepted for ipfs-cluster's scripts; there are no Prometheus metrics yet").hidden(),
             Flag::switch("tracing", &[], "accepted for ipfs-cluster's scripts").hidden(),
             Flag::switch("no-trust", &[], "accepted for ipfs-cluster's scripts").hidden(),
-            Flag::switch("upgrade", &["u"], "bring older data to the present format first, as `state upgrade` does"),
+            UPGRADE,
             INSECURE,
         ]),
     command(Cmd::Up, "up", Faces::P, Side::Local, "Runs a peer; makes its configuration first where there is none")
@@ -494,6 +502,7 @@ pub const COMMANDS: &[Command] = &[
             LOOPBACK,
             Flag::switch("leave", &["x"], "leave the cluster when stopping").hidden(),
             Flag::switch("stats", &[], "accepted for ipfs-cluster's scripts; there are no Prometheus metrics yet").hidden(),
+            UPGRADE,
             INSECURE,
         ]),
     command(Cmd::Join, "join", Faces::P, Side::Local, "Makes a peer that joins a cluster, and runs it")
@@ -728,6 +737,29 @@ pub const COMMANDS: &[Command] = &[
     group("ipfs", Faces::PC, Side::Client, "Manages the IPFS nodes", &[
         command(Cmd::IpfsGc, "gc", Faces::PC, Side::Client, "Removes unpinned blocks").flags(&[LOCAL]),
     ]),
+    command(Cmd::Backup, "backup", Faces::P, Side::Client, "Writes the pin list of the running peer into one more file, and removes the oldest")
+        .args("[FOLDER]", 0, 1)
+        .details(
+            "Into backups/daily of the peer's folder, unless FOLDER says otherwise. `state import` and `pin import` take a file \
+             back. A list that is like the newest file makes no new one, and one that is empty takes no other one's place.",
+        )
+        .flags(&[Flag::value("keep", &["k"], "N", "how many files stay").or("14")]),
+    command(Cmd::Completion, "completion", Faces::P, Side::Local, "Prints what makes a shell complete commands, flags and values")
+        .args("SHELL", 1, 1)
+        .details(
+            "SHELL is bash, zsh or fish. The packages install it; elsewhere: `pinfold completion bash \
+             >~/.local/share/bash-completion/completions/pinfold`, `pinfold completion zsh` into a file _pinfold of a folder \
+             in $fpath, `pinfold completion fish >~/.config/fish/completions/pinfold.fish`.",
+        )
+        .flags(&[Flag::value("name", &["n"], "PROGRAM", "for pinfold under another name: ipfs-cluster-service or ipfs-cluster-ctl")
+            .or("pinfold")]),
+    command(Cmd::Man, "man", Faces::P, Side::Local, "Prints a manual page")
+        .args("[PAGE]", 0, 1)
+        .details(
+            "PAGE is pinfold.1 (the default), pinfold.5 (the keys of service.json), ipfs-cluster-service.1 or \
+             ipfs-cluster-ctl.1. Read it with `pinfold man | man -l -`, or put it where man finds it: `pinfold man \
+             >/usr/local/share/man/man1/pinfold.1`. The packages install all of them.",
+        ),
     command(Cmd::Version, "version", Faces::PS, Side::Local, "Prints the version"),
     command(Cmd::Commands, "commands", Faces::PC, Side::Client, "Lists all commands").hidden(),
     command(Cmd::Help, "help", Faces::ALL, Side::Local, "Shows a list of commands or help for one command")

@@ -7,7 +7,7 @@ use super::Key;
 use std::fmt::Write;
 
 /// What the page says before its tables.
-const INTRODUCTION: &str = "\
+pub(crate) const INTRODUCTION: &str = "\
 # Configuration
 
 `pinfold config keys --markdown` writes this page; a test keeps it true.
@@ -63,7 +63,8 @@ pub fn page(keys: &[&Key]) -> String {
     out
 }
 
-fn kind(key: &Key) -> String {
+/// The kind of a key's value, with its unit.
+pub(crate) fn kind(key: &Key) -> String {
     match key.unit {
         Some(unit) => format!("{} of {unit}", key.kind),
         None => key.kind.to_owned(),

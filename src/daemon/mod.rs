@@ -15,6 +15,7 @@ mod legacy;
 mod nearby;
 mod notify;
 mod offline;
+mod pulse;
 mod reach;
 mod recover;
 pub(crate) mod run;
