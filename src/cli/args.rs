@@ -68,6 +68,9 @@ pub struct Init {
     /// vote, hold no content
     #[argh(switch)]
     pub witness: bool,
+    /// listen to this machine only
+    #[argh(switch)]
+    pub loopback: bool,
     /// ask for the secret
     #[argh(switch)]
     pub custom_secret: bool,
@@ -123,6 +126,9 @@ pub struct Up {
     /// vote, hold no content
     #[argh(switch)]
     pub witness: bool,
+    /// listen to this machine only
+    #[argh(switch)]
+    pub loopback: bool,
     /// leave when stopping
     #[argh(switch)]
     pub leave: bool,
@@ -146,6 +152,12 @@ pub struct Join {
     /// vote, hold no content
     #[argh(switch)]
     pub witness: bool,
+    /// stop when joined
+    #[argh(switch)]
+    pub once: bool,
+    /// give up a cluster with pins
+    #[argh(switch)]
+    pub force: bool,
     /// leave when stopping
     #[argh(switch)]
     pub leave: bool,
@@ -608,6 +620,7 @@ pub enum Parsed {
     Up(Up),
     Join(Join),
     Invite,
+    Open,
     SwarmKey(SwarmKey),
     Doctor,
     HashPassword,
@@ -664,6 +677,7 @@ pub fn parse(words: &Words) -> Result<(Globals, Parsed), Failure> {
         Cmd::Up => Parsed::Up(typed(&name, own)?),
         Cmd::Join => Parsed::Join(typed(&name, own)?),
         Cmd::Invite => Parsed::Invite,
+        Cmd::Open => Parsed::Open,
         Cmd::SwarmKey => Parsed::SwarmKey(typed(&name, own)?),
         Cmd::Doctor => Parsed::Doctor,
         Cmd::HashPassword => Parsed::HashPassword,

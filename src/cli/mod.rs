@@ -42,6 +42,7 @@ mod local;
 mod moves;
 mod recover;
 mod secrets;
+mod service;
 mod upload;
 
 use args::{Globals, Parsed};

@@ -61,6 +61,7 @@ pub enum Cmd {
     Up,
     Join,
     Invite,
+    Open,
     SwarmKey,
     Doctor,
     HashPassword,
@@ -416,6 +417,12 @@ const WITNESS: Flag = Flag::switch(
     "a witness: it votes and holds no content, the third vote of a home with two boards",
 );
 
+const LOOPBACK: Flag = Flag::switch(
+    "loopback",
+    &[],
+    "a new peer listens to this machine only, until `pinfold open`, an invitation or joining others",
+);
+
 const ADD: &[Flag] = &[
     Flag::switch("recursive", &["r"], "add folders with everything in them (pinfold: always)"),
     Flag::switch("quiet", &["q"], "print CIDs only"),
@@ -458,6 +465,7 @@ pub const COMMANDS: &[Command] = &[
             IPFS.or("embedded; kubo for ipfs-cluster-service"),
             SWARM_KEY,
             WITNESS,
+            LOOPBACK,
             Flag::switch("custom-secret", &["s"], "ask for the cluster secret instead of making one"),
             Flag::value("peers", &[], "ADDRESSES", "full addresses (comma list) of the other peers"),
             Flag::switch("force", &["f"], "overwrite the configuration without asking"),
@@ -483,22 +491,39 @@ pub const COMMANDS: &[Command] = &[
             IPFS.or("embedded"),
             SWARM_KEY,
             WITNESS,
+            LOOPBACK,
             Flag::switch("leave", &["x"], "leave the cluster when stopping").hidden(),
             Flag::switch("stats", &[], "accepted for ipfs-cluster's scripts; there are no Prometheus metrics yet").hidden(),
             INSECURE,
         ]),
     command(Cmd::Join, "join", Faces::P, Side::Local, "Makes a peer that joins a cluster, and runs it")
         .args("TOKEN", 1, 1)
-        .details("The token comes from `pinfold invite` on any peer of the cluster; it carries secret and addresses.")
+        .details(
+            "The token comes from `pinfold invite` on any peer of the cluster; it carries secret and addresses. With - it is \
+             read from standard input, where other users of the machine do not see it. A peer that has been running alone \
+             gives up its own cluster, if that holds no pins; its data is kept beside it. On a machine that runs the peer \
+             as a service, `sudo pinfold join TOKEN` stops the service, joins, and starts it again.",
+        )
         .flags(&[
             IPFS.or("embedded"),
             SWARM_KEY,
             WITNESS,
+            Flag::switch("once", &[], "stop as soon as the peer has joined: something else runs it from then on"),
+            Flag::switch("force", &["f"], "give up a cluster of its own that holds pins; its data is kept beside it"),
             Flag::switch("leave", &["x"], "leave the cluster when stopping").hidden(),
             Flag::switch("stats", &[], "accepted for ipfs-cluster's scripts; there are no Prometheus metrics yet").hidden(),
         ]),
     command(Cmd::Invite, "invite", Faces::P, Side::Local, "Prints a token that lets another board join")
-        .details("The token contains the cluster secret: whoever has it can join and see the cluster's content."),
+        .details(
+            "The token contains the cluster secret: whoever has it can join and see the cluster's content. On a machine that \
+             runs the peer as a service, `sudo pinfold invite` opens the peer to the network first, if need be.",
+        ),
+    command(Cmd::Open, "open", Faces::P, Side::Local, "Lets other machines reach a peer that listens to its own only")
+        .details(
+            "Writes it into service.json: the cluster's port and that of the embedded IPFS node, which ask everyone for the \
+             cluster's secret. The HTTP APIs stay where they are. It takes effect at the next start; `sudo pinfold open` \
+             restarts the service of this machine.",
+        ),
     command(Cmd::SwarmKey, "swarm-key", Faces::P, Side::Local, "Makes the key of a private IPFS network")
         .args("[FILE]", 0, 1)
         .details(

@@ -65,8 +65,15 @@ pub fn run(options: DaemonOptions) -> Result<()> {
             None
         });
         let Some(peer) = peer.await else { return Ok(()) };
-        let peer = peer?;
-        let ending = peer.wait(&mut stop).await;
+        let mut peer = peer?;
+        let ending = match &options.mode {
+            // To leave at this stop would undo what it was started for.
+            RunMode::Join(join) if join.once => {
+                peer.config.cluster.leave_on_shutdown = false;
+                Ending::Signal("it has joined".into())
+            }
+            _ => peer.wait(&mut stop).await,
+        };
         notify::notify("STOPPING=1");
         let insist = runtime::spawn(stop.insist());
         let result = Box::pin(peer.stop(&ending, options.leave)).await;
@@ -126,7 +133,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     };
     let lock = folder.lock(what)?;
     let secret_is_new = options.mode == RunMode::Up && nearby::secret_is_new(&folder, &env);
-    let invited = fresh::prepare(&folder, &options.mode, &options.fresh, &env)?;
+    let prepared = fresh::prepare(&folder, &options.mode, &options.fresh, &env)?;
     let (config, warnings) = Config::load(&folder, &env)?;
     for warning in warnings {
         log::warn!(target: "config", "{warning}");
@@ -139,7 +146,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     }
 
     let data = config.resolve(&folder, &config.consensus.data_folder);
-    let joins = !options.bootstrap.is_empty() || !invited.is_empty() || !config.cluster.bootstrap.is_empty();
+    let joins = !options.bootstrap.is_empty() || !prepared.invited.is_empty() || !config.cluster.bootstrap.is_empty();
     legacy::before_start(&folder, &data, config.consensus.backups_rotate as usize, joins)?;
     if options.upgrade {
         let data = data.clone();
@@ -172,7 +179,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     let desk = Desk::open(&rpc, &data);
     let around = nearby::Nearby::listen(&host, &desk);
     let mut bootstrap = options.bootstrap.clone();
-    bootstrap.extend(invited);
+    bootstrap.extend(prepared.invited.iter().cloned());
     let known = reach::known_addresses(&folder, &config, &bootstrap);
     known.iter().for_each(|(peer, addresses)| host.set_addresses(*peer, addresses.clone()));
     let ipfs = build::ipfs(&config, &folder).await.context("ipfs_connector")?;
@@ -190,6 +197,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
         around: (!config.cluster.mdns_interval.is_zero() && !secret_is_new).then_some(&around),
     };
     let Entered { start: begin, chosen } = entry.decide().await?;
+    prepared.entered(&folder)?;
     let joined = matches!(begin, Start::Join { .. });
     let wire = RpcWire::new(rpc.clone());
     let consensus = Consensus::start(
