@@ -98,7 +98,7 @@ on() {
     name=$1
     shift
     nsenter --target "$(leader "$name")" --mount --uts --ipc --net --pid --root --wd=/ \
-        env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"
+        env -i -C / PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"
 }
 
 # as_user NAME COMMAND…: the same as somebody who may do nothing special.
@@ -110,15 +110,10 @@ as_user() {
 
 halt() {
     read -r nspawn <"$work/$1.nspawn" || return 0
+    # Nobody needs what is on it any more: its power is cut.
     first=$(leader "$1" 2>/dev/null || true)
-    # SIGRTMIN+4 asks systemd to power off; what does not obey is cut.
-    [ -z "$first" ] || kill -s RTMIN+4 "$first" 2>/dev/null || true
-    n=0
-    while kill -0 "$nspawn" 2>/dev/null && [ $n -lt 100 ]; do
-        n=$((n + 1))
-        sleep 0.1
-    done
-    kill -9 "$nspawn" 2>/dev/null || true
+    [ -z "$first" ] || kill -9 "$first" 2>/dev/null || true
+    wait "$nspawn" 2>/dev/null || true
     rm -f "$work/$1.nspawn"
 }
 

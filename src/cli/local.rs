@@ -13,6 +13,7 @@ use crate::config::init::{self, InitOptions, Ports};
 use crate::config::{self, Config, Env, Folder, Secret, SwarmKey};
 use crate::daemon::{self, DaemonOptions, FreshOptions, ImportOverrides, Imported, Join, RunMode, Upgraded};
 use crate::error::{Context, Error, Result};
+use crate::ipfs::removable;
 use libp2p::Multiaddr;
 use std::fs::File;
 use std::io::{BufRead, BufWriter, Read, Write};
@@ -185,6 +186,7 @@ fn init(face: Face, folder: &Folder, args: &args::Init, force: bool) -> Outcome 
             folder.service_json().display()
         ))));
     }
+    removable::check_mounted(folder.path())?;
     let kubo = asks_for_kubo(args.ipfs.as_deref())?;
     let embedded = kubo.map_or(face == Face::Pinfold, |kubo| !kubo);
     let peers = addresses("--peers", args.peers.as_deref())?;

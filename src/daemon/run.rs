@@ -17,6 +17,7 @@ use crate::config::{init, Config, Env, Folder, FolderLock, Identity};
 use crate::consensus::wire_rpc::RpcWire;
 use crate::consensus::{Consensus, Start};
 use crate::error::{Context, Error, Kind, Result};
+use crate::ipfs::removable::check_mounted;
 use crate::ipfs::Ipfs;
 use crate::net::rpc::{Membership, Rpc};
 use crate::net::Host;
@@ -134,6 +135,7 @@ impl Membership for Members {
 
 async fn start(options: &DaemonOptions) -> Result<Peer> {
     let (folder, env) = (options.folder.clone(), Env::process());
+    check_mounted(folder.path())?;
     if options.mode == RunMode::Daemon && init::is_fresh(&folder) {
         return Err(Error::invalid(format!(
             "error loading configurations: {} does not exist; run `pinfold init` (or `pinfold up`, which does it by itself) first",
@@ -161,6 +163,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     }
 
     let data = config.resolve(&folder, &config.consensus.data_folder);
+    check_mounted(&data)?;
     let joins = !options.bootstrap.is_empty() || !prepared.invited.is_empty() || !config.cluster.bootstrap.is_empty();
     legacy::before_start(&folder, &data, config.consensus.backups_rotate as usize, joins)?;
     if options.upgrade {
