@@ -7,6 +7,7 @@ pub mod clock;
 pub mod cluster;
 pub mod disk;
 pub mod fake_kubo;
+pub mod loop_disk;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
