@@ -232,24 +232,22 @@ fn a_credential_stands_in_for_a_variable() {
     let credentials = tmp.path().join("credentials");
     std::fs::create_dir(&credentials).expect("folder");
     let secret = "5a".repeat(32);
-    std::fs::write(credentials.join("pinfold.CLUSTER_SECRET"), format!("{secret}\n")).expect("written");
-    let folder = tmp.path().join("p");
-    let at = folder.to_str().expect("UTF-8");
-    let mut init = pinfold();
-    init.args(["-c", at, "init", "--randomports"]).env("CREDENTIALS_DIRECTORY", &credentials);
-    ok(init.output().expect("init"));
-    let mut invite = pinfold();
-    invite.args(["-c", at, "invite"]).env("CREDENTIALS_DIRECTORY", &credentials);
-    ok(invite.output().expect("invite"));
-    let file: Value =
-        serde_json::from_slice(&std::fs::read(folder.join("service.json")).expect("file")).expect("JSON");
-    let mut check = pinfold();
-    check.args(["-c", at, "config", "check"]).env("CREDENTIALS_DIRECTORY", &credentials);
-    ok(check.output().expect("check"));
-    assert!(file["cluster"]["secret"].is_string());
+    let credential = credentials.join("pinfold.CLUSTER_SECRET");
+    std::fs::write(&credential, format!("{secret}\n")).expect("written");
+    let peer = Peer::init(tmp.path().join("p"), "p", SECRET);
+    // The key of the embedded node's network is made from the secret.
+    let key = |name: &str, value: &str| {
+        let mut show = pinfold();
+        show.args(["-c", peer.path(), "swarm-key", "--show"]).env(name, value);
+        show.output().expect("swarm-key")
+    };
+    let folder = credentials.to_str().expect("UTF-8");
+    let by_credential = ok(key("CREDENTIALS_DIRECTORY", folder));
+    assert_eq!(by_credential, ok(key("CLUSTER_SECRET", &secret)));
+    assert_ne!(by_credential, ok(key("CREDENTIALS_DIRECTORY", "/nonexistent")), "the file's own");
     // One that is no secret is refused as if it stood in the file.
-    std::fs::write(credentials.join("pinfold.CLUSTER_SECRET"), "nonsense").expect("written");
-    let refused = check.output().expect("check");
+    std::fs::write(&credential, "nonsense").expect("written");
+    let refused = key("CREDENTIALS_DIRECTORY", folder);
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
     assert!(
         !String::from_utf8_lossy(&refused.stderr).contains("nonsense"),
