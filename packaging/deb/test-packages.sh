@@ -46,7 +46,7 @@ for deb in "$work/one"/pinfold_*.deb; do
         etc/default/pinfold usr/share/doc/pinfold/copyright usr/share/doc/pinfold/changelog.gz; do
         [ -f "$work/unpacked/$file" ] || fail "$(basename "$deb") lacks $file"
     done
-    zcat "$work/unpacked/usr/share/doc/pinfold/THIRD-PARTY.gz" | grep -q '^  heed ' ||
+    zcat "$work/unpacked/usr/share/doc/pinfold/THIRD-PARTY.gz" | grep -q '^heed ' ||
         fail "$(basename "$deb") does not list the crates that are linked in"
     (cd "$work/unpacked" && dpkg-deb --ctrl-tarfile "$deb" | tar -xO ./md5sums | md5sum --check --quiet) ||
         fail "the checksums in $(basename "$deb") are wrong"
