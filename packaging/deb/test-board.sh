@@ -70,6 +70,9 @@ on attic pinfold doctor >"$work/doctor" || fail "doctor: $(cat "$work/doctor")"
 expect "what the doctor looks at" "$(cat "$work/doctor")" "/var/lib/pinfold"
 refused "an invitation without sudo" "use sudo" as_user attic pinfold invite
 [ "$(on attic stat -c %a /var/lib/pinfold)" = 700 ] || fail "others can look into the folder"
+on attic systemctl start pinfold-backup || fail "the daily backup failed"
+expect "the pin in the backup" "$(on attic cat /var/lib/pinfold/backups/daily/pinset-000001.ndjson)" "$cid"
+expect "the unit's status" "$(on attic systemctl show --property StatusText pinfold)" "ready: leader, 1 of 1 peers here, 1 pins"
 all_is_the_services attic
 step "installed: everybody can use it, nobody else can reach it"
 
