@@ -1,4 +1,4 @@
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2154 # of the script that includes it
 # Part of packaging/deb/test: what is in the packages, that a second build gives the same bytes, what lintian says, and
 # the apt repository made of them.
 
