@@ -219,7 +219,6 @@ impl Shell {
              function=$(complete -p \"$1\" | sed 's/.*-F \\([^ ]*\\) .*/\\1/'); \"$function\"; \
              printf '%s\\n' \"${COMPREPLY[@]}\"";
         let cut = line.replace('=', " = ");
-        let cut = cut.strip_suffix("= ").map_or(cut.clone(), |begin| format!("{begin}= "));
         let mut command = self.command();
         command.args(["--norc", "--noprofile", "-c", DRIVER, "driver", script]).args(cut.split(' '));
         ok(command.output().expect("bash"))
@@ -246,7 +245,7 @@ impl Shell {
                 "autoload -Uz compinit; compinit -u -d {home}/dump\nsource {script}\n\
                  compadd() {{\n  local -a given hits; local word; given=(\"${{@[1,(i)(-|--)]}}\")\n  \
                  if (( ${{given[(I)-[OAD]*]}} )); then builtin compadd \"$@\"; return; fi\n  \
-                 builtin compadd -A hits \"$@\"\n  for word in $hits; do print -r -- $word >>{offered}; done\n}}\n\
+                 builtin compadd -A hits \"$@\"\n  for word in $hits; do print -r -- $word >>{offered}; done\n  builtin compadd \"$@\"\n}}\n\
                  capture() {{ _main_complete; : >{done} }}\n\
                  zle -C capture complete-word capture\nbindkey '^I' capture\nPS1='now>'\n",
                 home = self.home.path().display(),

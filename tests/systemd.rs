@@ -145,8 +145,7 @@ fn the_status_line_follows_the_cluster() {
 fn a_peer_that_systemd_starts_waits_for_the_folder() {
     let tmp = tempfile::tempdir().expect("folder");
     let mut peer = Peer::init(tmp.path().join("p"), "p", SECRET);
-    let lock = std::fs::File::options().read(true).write(true).create(true).truncate(false);
-    let lock = lock.open(peer.folder.join("cluster.lock")).expect("lock file");
+    let lock = std::fs::File::create(peer.folder.join("cluster.lock")).expect("lock file");
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("locked");
     let systemd = Systemd::listen(tmp.path());
     systemd.start(&mut peer, &["daemon"]);

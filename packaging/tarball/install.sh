@@ -184,7 +184,7 @@ start() {
     systemctl daemon-reload
     systemctl enable pinfold.service
     systemctl restart pinfold.service || die "the service did not start; journalctl -u pinfold says why"
-    echo "A cluster of one peer runs. Next: sudo -u pinfold $prefix/bin/pinfold -c /var/lib/pinfold status"
+    echo "A cluster of one peer runs. It listens to this machine only. Next: sudo $prefix/bin/pinfold status; sudo $prefix/bin/pinfold invite"
 }
 
 may_install() {

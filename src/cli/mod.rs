@@ -48,6 +48,7 @@ mod secrets;
 mod service;
 mod upload;
 
+use crate::clock::Timestamp;
 use args::{Globals, Parsed};
 use face::Face;
 use failure::{Failure, Outcome};
@@ -114,6 +115,9 @@ impl Invocation {
     /// Runs it; gives the exit code.
     pub fn run(self) -> u8 {
         let face = self.face;
+        if let Err(error) = Timestamp::can_be_told() {
+            return end(face, &error.into());
+        }
         let encoding = match self.globals.encoding.as_deref() {
             None | Some("text") => Encoding::Text,
             Some("json") => Encoding::Json,

@@ -203,7 +203,9 @@ mod tests {
         let fed = Fed::default();
         let (eaten, told) = (fed.clone(), fed.1.clone());
         let trouble = move |e: &Error| *told.lock().expect("lock") = Some(e.to_string());
-        let eat = move || drop(eaten.0.fetch_add(1, Ordering::SeqCst));
+        let eat = move || {
+            eaten.0.fetch_add(1, Ordering::SeqCst);
+        };
         (fed, runtime::spawn(watch(INTERVAL, beats, ask, trouble, eat)))
     }
 

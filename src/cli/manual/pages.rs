@@ -124,6 +124,11 @@ fn flag_text(flag: &Flag) -> String {
 
 /// The tables write half sentences; here they begin and end like whole ones.
 fn sentence(text: &str) -> String {
+    // A name of a file or of a key stays as it is written.
+    let is_name = text.split(' ').next().is_some_and(|word| word.contains(['.', '_', '/']));
+    if is_name {
+        return format!("{}.", text.trim_end_matches('.'));
+    }
     let mut letters = text.chars();
     let first = letters.next().map(|c| c.to_uppercase().collect::<String>()).unwrap_or_default();
     let end = if text.ends_with(['.', '…']) { "" } else { "." };

@@ -9,16 +9,19 @@ use std::fmt::Write;
 /// Columns after which source lines are broken; only for whoever reads the source.
 const WIDTH: usize = 78;
 
-/// A page that is being written.
-pub(super) struct Page(String);
+/// A page that is being written, and whether its last line is the title of a section: that begins a paragraph already.
+pub(super) struct Page(String, bool);
 
 impl Page {
     /// Begins a page of a section of the manual.
     pub(super) fn begin(name: &str, section: u8, (version, date): (&str, &str)) -> Page {
-        let mut page = Page(String::new());
+        let mut page = Page(String::new(), false);
         page.line(".\\\" Made by `pinfold man` from the program's own tables; a test keeps it true.");
         let title = code(&name.to_uppercase());
         page.line(&format!(".TH {title} {section} {date} \"pinfold {version}\" \"pinfold manual\""));
+        // Words to be typed must not be hyphenated, nor spread over the line.
+        page.line(".nh");
+        page.line(".ad l");
         page
     }
 
@@ -30,16 +33,18 @@ impl Page {
     /// A section.
     pub(super) fn section(&mut self, title: &str) {
         self.line(&format!(".SH \"{}\"", code(title)));
+        self.1 = true;
     }
 
     /// A section of a section.
     pub(super) fn sub(&mut self, title: &str) {
         self.line(&format!(".SS \"{}\"", code(title)));
+        self.1 = true;
     }
 
     /// A paragraph of prose.
     pub(super) fn paragraph(&mut self, text: &str) {
-        self.line(".PP");
+        self.begin_paragraph();
         self.text(text);
     }
 
@@ -58,13 +63,13 @@ impl Page {
 
     /// One line of roff, made of [`code`], [`bold`] and [`italic`], in a paragraph of its own.
     pub(super) fn alone(&mut self, roff: &str) {
-        self.line(".PP");
+        self.begin_paragraph();
         self.line(roff);
     }
 
     /// Lines that stay as they are.
     pub(super) fn example(&mut self, lines: &str) {
-        self.line(".PP");
+        self.begin_paragraph();
         self.line(".in +4n");
         self.line(".nf");
         for line in lines.lines() {
@@ -94,7 +99,14 @@ impl Page {
         }
     }
 
+    fn begin_paragraph(&mut self) {
+        if !self.1 {
+            self.line(".PP");
+        }
+    }
+
     fn line(&mut self, line: &str) {
+        self.1 = false;
         let _ = writeln!(self.0, "{line}");
     }
 }
@@ -145,9 +157,6 @@ pub(super) fn code(text: &str) -> String {
         match c {
             '-' => out.push_str("\\-"),
             '\'' => out.push_str("\\(aq"),
-            '`' => out.push_str("\\(ga"),
-            '^' => out.push_str("\\(ha"),
-            '~' => out.push_str("\\(ti"),
             c => push(&mut out, c),
         }
     }
@@ -170,6 +179,9 @@ fn push(out: &mut String, c: char) {
         '\\' => out.push_str("\\(rs"),
         '"' => out.push_str("\\(dq"),
         '\n' => out.push(' '),
+        '`' => out.push_str("\\(ga"),
+        '^' => out.push_str("\\(ha"),
+        '~' => out.push_str("\\(ti"),
         c if c.is_ascii() => out.push(c),
         c => {
             let _ = write!(out, "\\[u{:04X}]", u32::from(c));
@@ -185,7 +197,7 @@ mod tests {
     fn what_would_be_a_command_of_roff_is_text() {
         assert_eq!(code(r"a\b -c 'd' ~/.x"), r"a\(rsb \-c \(aqd\(aq \(ti/.x");
         assert_eq!(prose("say `x -y` or --z, -1, a-b \"q\" …"), "say \\fBx \\-y\\fR or \\-\\-z, \\-1, a-b \\(dqq\\(dq \\[u2026]");
-        let mut page = Page(String::new());
+        let mut page = Page(String::new(), false);
         page.text(".SH is no title, and 'tis no comment");
         page.example(".PP\n'quoted'");
         assert_eq!(
@@ -196,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_line_that_is_broken_before_a_dot_does_not_begin_with_it() {
-        let mut page = Page(String::new());
+        let mut page = Page(String::new(), false);
         page.text(&format!("{} .gone", "word ".repeat(WIDTH / 5)));
         let text = page.end();
         assert!(text.lines().all(|line| line.len() <= WIDTH + 2 && !line.starts_with('.')), "{text}");

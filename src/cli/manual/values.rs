@@ -53,6 +53,7 @@ const OF_FLAGS: &[(&str, &str, Values)] = &[
     ("ipfs", "NODE", Values::Words(&["embedded", "kubo"])),
     ("swarm-key", "FILE", Values::File),
     ("file", "FILE", Values::File),
+    ("managed", "FILE", Values::File),
     ("output", "PATH", Values::File),
     ("allocations", "PEERS", Values::Peers),
     ("format", "FORMAT", Values::Words(&["unixfs", "car"])),

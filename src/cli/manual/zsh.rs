@@ -87,20 +87,20 @@ const ENGINE: &str = r#"# The peers, as the peer of this machine knows them; not
 
 # Offers what the action $1 says.
 @FUNCTION@_offer() {
-  local -a words
-  words=(${=1})
-  local action=$words[1]
-  shift words
+  local -a given
+  given=(${=1})
+  local action=$given[1]
+  shift given
   case $action in
   file) _files ; return ;;
   folder) _files -/ ; return ;;
-  peer | peers) words=(${(f)"$(@FUNCTION@_peers)"}) ;;
+  peer | peers) given=(${(f)"$(@FUNCTION@_peers)"}) ;;
   esac
   case $action in
   list | peers)
     compset -P '*,'
-    compadd -S '' -- $words ;;
-  *) compadd -- $words ;;
+    compadd -S '' -- $given ;;
+  *) compadd -- $given ;;
   esac
 }
 
