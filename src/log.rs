@@ -56,7 +56,7 @@ const FACILITIES: &[Facility] = &[
     facility("ipfsproxylog", &[]),
     facility("gateway", &["pinfold::api::gateway"]),
     facility("ipfshttp", &["pinfold::ipfs", "pinfold::ipfs::kubo"]),
-    facility("embedded", &["pinfold::ipfs::embedded"]),
+    facility("embedded", &["pinfold::ipfs::embedded", "pinfold::ipfs::removable"]),
     facility("monitor", &["pinfold::monitor", "pinfold::metrics"]),
     facility("dsstate", &["pinfold::state"]),
     facility("store", &["pinfold::store"]),

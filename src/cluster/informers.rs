@@ -75,6 +75,7 @@ pub(super) fn start(cluster: &Cluster) -> Vec<smol::Task<()>> {
         runtime::spawn(tell_addresses(cluster.clone())),
         runtime::spawn(super::version::agree(cluster.clone())),
         runtime::spawn(super::repin::lead(cluster.clone())),
+        runtime::spawn(super::repin::tell_away(cluster.clone())),
         runtime::spawn(super::twins::watch(cluster.clone())),
     ];
     for informer in cluster.inner.settings.informers.clone() {
@@ -92,6 +93,7 @@ async fn ping(cluster: Cluster) {
     loop {
         let mut reading = vec![cluster.ping().await];
         reading.extend(cluster.drained());
+        reading.extend(cluster.content_away());
         cluster.keep(reading.clone());
         cluster.tell_all(&reading).await;
         runtime::sleep(cluster.inner.settings.ping_interval).await;
@@ -355,6 +357,7 @@ impl Cluster {
             }
             let mut readings = vec![self.ping().await];
             readings.extend(self.drained());
+            readings.extend(self.content_away());
             for informer in &self.inner.settings.informers {
                 // What cannot be measured now is told when it can.
                 readings.extend(self.measure(informer).await.unwrap_or_default());

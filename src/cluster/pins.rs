@@ -111,7 +111,7 @@ impl Cluster {
         allocator::allocate(&Request { min, max, current, preferred, candidates: &candidates })
     }
 
-    /// The members that may get a pin: alive, not drained, no witnesses, with every metric.
+    /// The members that may get a pin: alive, not drained, no witnesses, their content at hand, with every metric.
     pub(super) fn candidates(&self) -> Vec<Candidate> {
         let readings = &self.inner.readings;
         let (monitor, now) = (readings.lock(), readings.now_ms());
@@ -120,6 +120,7 @@ impl Cluster {
             .into_iter()
             .filter(|peer| monitor.reading(crate::monitor::PING, peer, now).is_some())
             .filter(|peer| monitor.reading(crate::monitor::DRAINED, peer, now).is_none())
+            .filter(|peer| monitor.reading(crate::monitor::CONTENT_AWAY, peer, now).is_none())
             .filter_map(|peer| {
                 let metrics = names
                     .iter()

@@ -19,11 +19,13 @@
 //! is one page of pins. It must never: propose a move that changes nothing, move a pin that is everywhere, take away
 //! the last holder, or decide by a wall clock.
 
+mod away;
 mod drain;
 mod jobs;
 mod pass;
 mod rebalance;
 
+pub(super) use away::tell as tell_away;
 pub use jobs::{MoveProgress, PeerShare};
 
 use super::Cluster;
@@ -232,6 +234,11 @@ impl Cluster {
                 let presence = match peer == self.inner.me {
                     true => Presence::Live,
                     false => liveness.presence(monitor.valid_until(PING, &peer)),
+                };
+                // It lives and votes, but its copies are as good as those of a dead one.
+                let presence = match (presence, self.copies_of(&monitor, &peer, now)) {
+                    (Presence::Live, Some(without)) => without,
+                    (presence, _) => presence,
                 };
                 let wanted_empty = vacating.contains(&peer);
                 let drained = monitor.reading(DRAINED, &peer, now).is_some();

@@ -392,10 +392,12 @@ section! {
 section! {
     /// Section `ipfs_connector.embedded`: the IPFS node inside this process.
     EmbeddedSection {
-        /// Folder of the blocks, relative to the configuration's.
+        /// Folder of the blocks, relative to the configuration's, or a whole path, as on a disk of their own.
         data_folder: String = "ipfs".into();
         /// Where the node listens for other IPFS nodes.
         listen_multiaddress: Vec<Multiaddr> = at(&["/ip4/0.0.0.0/tcp/4001", "/ip6/::/tcp/4001"]);
+        /// Addresses to tell others instead of those of the interfaces.
+        announce_multiaddress: Vec<Multiaddr> = Vec::new(), Optional, List;
         /// Whom it talks to: "private" (the nodes of this cluster) or "public" (everyone).
         network: Network = Network::Private;
         /// Key file of a private network, relative to the folder; empty: made from cluster.secret.

@@ -229,22 +229,22 @@ fn raft(config: &Config, warnings: &mut Vec<String>) -> Result<()> {
             r.max_voters
         ));
     }
-    data_folder(&r.data_folder)
+    data_folder(&r.data_folder, "consensus.raft.data_folder", "raft")
 }
 
 /// The folder of the data: inside the peer's own, or anywhere by its whole path, as on a better disk. It is
 /// moved aside and replaced as a whole at times, so that it must be a folder of its own.
-fn data_folder(folder: &str) -> Result<()> {
+fn data_folder(folder: &str, key: &str, usual: &str) -> Result<()> {
     use std::path::{Component, Path};
     let path = Path::new(folder);
     if !path.is_absolute() {
-        return relative(folder, "consensus.raft.data_folder", "raft");
+        return relative(folder, key, usual);
     }
     let names = path.components().filter(|c| matches!(c, Component::Normal(_))).count();
     if names < MIN_DEPTH || path.components().any(|c| c == Component::ParentDir) {
         return fail(format!(
-            "consensus.raft.data_folder is \"{folder}\"; it must be the name of a folder inside the configuration's, \
-             like \"raft\", or the whole path of a folder for this alone, like \"/srv/pinfold/raft\""
+            "{key} is \"{folder}\"; it must be the name of a folder inside the configuration's, like \"{usual}\", or the \
+             whole path of a folder for this alone, like \"/srv/pinfold/{usual}\""
         ));
     }
     Ok(())
@@ -432,7 +432,7 @@ fn ipfs(config: &Config) -> Result<()> {
         ),
         IpfsSection::Embedded(node) => {
             let section = "ipfs_connector.embedded";
-            relative(&node.data_folder, &format!("{section}.data_folder"), "ipfs")?;
+            data_folder(&node.data_folder, &format!("{section}.data_folder"), "ipfs")?;
             if node.data_folder == config.consensus.data_folder {
                 return fail(format!(
                     "{section}.data_folder and consensus.raft.data_folder are both \"{}\"; choose two folders",

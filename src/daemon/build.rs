@@ -6,9 +6,10 @@ use crate::cluster::{DiskMetric, Informer, Measure, Settings};
 use crate::config::{self, Config, Folder, Identity, IpfsSection, RestApiConfig, SwarmKey};
 use crate::consensus::ConsensusConfig;
 use crate::error::{Error, Result};
-use crate::ipfs::embedded::{Embedded, EmbeddedConfig};
+use crate::ipfs::embedded::EmbeddedConfig;
 use crate::ipfs::kubo::{Kubo, KuboConfig};
 use crate::ipfs::none::NoNode;
+use crate::ipfs::removable::{Place, Removable};
 use crate::ipfs::Ipfs;
 use crate::net::HostConfig;
 use crate::tracker::TrackerConfig;
@@ -211,16 +212,24 @@ pub(super) async fn ipfs(config: &Config, folder: &Folder) -> Result<Arc<dyn Ipf
         IpfsSection::Embedded(section) => {
             let data = config.resolve(folder, &section.data_folder);
             let psk = SwarmKey::of_node(config, folder)?.map(|key| key.psk());
-            let node = Embedded::open(EmbeddedConfig {
-                psk,
-                listen: section.listen_multiaddress.clone(),
-                storage_max: section.storage_max.0,
-                pin_timeout: section.pin_timeout,
-                gc_interval: (!section.gc_interval.is_zero()).then_some(section.gc_interval),
-                ..EmbeddedConfig::new(data.clone(), node_identity(&data)?)
-            })
-            .await?;
-            Ok(Arc::new(node))
+            let (section, blocks) = (section.clone(), data.clone());
+            let settings = move || {
+                let (section, data) = (section.clone(), data.clone());
+                let made = crate::runtime::unblock(move || {
+                    Ok(EmbeddedConfig {
+                        psk,
+                        listen: section.listen_multiaddress.clone(),
+                        announce: section.announce_multiaddress.clone(),
+                        storage_max: section.storage_max.0,
+                        pin_timeout: section.pin_timeout,
+                        gc_interval: (!section.gc_interval.is_zero()).then_some(section.gc_interval),
+                        ..EmbeddedConfig::new(data.clone(), node_identity(&data)?)
+                    })
+                });
+                futures::FutureExt::boxed(made)
+            };
+            let place = Place { blocks, home: folder.path().to_owned() };
+            Ok(Arc::new(Removable::start(place, Arc::new(settings)).await?))
         }
     }
 }

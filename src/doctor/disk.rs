@@ -5,6 +5,7 @@
 
 use super::{quoted, Finding};
 use crate::config::{ByteSize, Config, Folder, IpfsSection};
+use crate::ipfs::removable::mounts::{self, Health};
 use rustix::fs::{statvfs, OFlags, StatVfsMountFlags};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -50,7 +51,7 @@ fn space(path: &Path, storage_max: u64, config: &Config, folder: &Folder, findin
             return findings.push(Finding::fail("disk", what, format!("df {}", quoted(path))));
         }
     };
-    if stat.f_flag.contains(StatVfsMountFlags::RDONLY) {
+    if stat.f_flag.contains(StatVfsMountFlags::RDONLY) || mounts::health(path) == Health::ReadOnly {
         let what = format!(
             "{shown} is on a disk that is mounted read-only (a card that fails is remounted so by the kernel)"
         );

@@ -4,6 +4,7 @@ use super::daemon::Told;
 use super::{quoted, Finding};
 use crate::config::{Config, EmbeddedSection, Folder, IpfsHttpConfig, IpfsSection, Network};
 use crate::ipfs::kubo::{Kubo, KuboConfig};
+use crate::ipfs::removable::{self, Place};
 use crate::ipfs::Ipfs;
 use crate::runtime;
 use sha2::{Digest, Sha256};
@@ -107,26 +108,40 @@ fn key_file(path: &Path, whose: &str) -> Option<Finding> {
     })
 }
 
+/// The store is not there, or is not ours: the sentence has the cure.
+fn without_disk(cause: &str) -> Finding {
+    Finding::fail(
+        "ipfs",
+        cause,
+        "lsblk -f; sudo mount -a; the daemon goes on by itself when the disk is there",
+    )
+}
+
 fn embedded(folder: &Folder, config: &Config, node: &EmbeddedSection, told: Option<&Told>) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let blocks = config.resolve(folder, &node.data_folder);
+    let place = Place { blocks: blocks.clone(), home: folder.path().to_owned() };
     match told.map(|told| &told.ipfs) {
-        Some(Ok(id)) => findings.push(Finding::ok("ipfs", format!("the embedded node runs: {id}"))),
-        Some(Err(error)) => findings.push(Finding::fail(
-            "ipfs",
-            format!("the embedded node does not answer: {error}"),
-            "stop the daemon and start it again; see its log: journalctl -u pinfold",
-        )),
-        None => {
-            let data = config.resolve(folder, &node.data_folder);
-            findings.push(if data.exists() && !data.is_dir() {
-                let what = format!("{} should be the folder of the blocks and is a file", data.display());
-                Finding::fail("ipfs", what, format!("mv {0} {0}.aside", quoted(&data)))
-            } else if data.exists() {
-                Finding::ok("ipfs", format!("the embedded node keeps its blocks in {}", data.display()))
-            } else {
-                Finding::ok("ipfs", "the embedded node has no blocks yet")
-            });
+        Some(Err(_)) | None if blocks.is_dir() != blocks.exists() => {
+            let what = format!("{} should be the folder of the blocks and is a file", blocks.display());
+            findings.push(Finding::fail("ipfs", what, format!("mv {0} {0}.aside", quoted(&blocks))));
         }
+        Some(Err(error)) => match removable::look(&place) {
+            Err(cause) => findings.push(without_disk(cause.message())),
+            Ok(()) => findings.push(Finding::fail(
+                "ipfs",
+                format!("the embedded node does not answer: {error}"),
+                "see its log (journalctl -u pinfold) and the disk (dmesg); then stop the daemon and start it again",
+            )),
+        },
+        Some(Ok(id)) => findings.push(Finding::ok("ipfs", format!("the embedded node runs: {id}"))),
+        None => findings.push(match removable::look(&place) {
+            Err(cause) => without_disk(cause.message()),
+            Ok(()) if blocks.exists() => {
+                Finding::ok("ipfs", format!("the embedded node keeps its blocks in {}", blocks.display()))
+            }
+            Ok(()) => Finding::ok("ipfs", "the embedded node has no blocks yet"),
+        }),
     }
     if node.network == Network::Private && !node.swarm_key_file.is_empty() {
         let path = config.resolve(folder, &node.swarm_key_file);

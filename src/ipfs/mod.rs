@@ -1,5 +1,5 @@
 //! The IPFS side behind one trait: Kubo over HTTP ([`kubo`]) or the node inside this process ([`embedded`]); a witness
-//! has [none].
+//! has [none]. A peer's embedded node is [removable]: its disk may go and come.
 //!
 //! The tracker, the API and the cluster room see only [`Ipfs`]. Both implementations pass the same acceptance
 //! tests (`tests/ipfs.rs`). Whatever comes back from either is untrusted: sizes, hashes and shapes are
@@ -10,6 +10,7 @@ pub mod embedded;
 pub mod ipld;
 pub mod kubo;
 pub mod none;
+pub mod removable;
 #[cfg(test)]
 pub(crate) mod scripted;
 pub mod unixfs;
@@ -23,6 +24,7 @@ use futures::stream::BoxStream;
 use libp2p::{Multiaddr, PeerId};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Who the IPFS node is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +44,15 @@ pub struct Run {
     pub id: PeerId,
     /// When its process began, in its own words; `None` when it does not tell.
     pub started: Option<String>,
+}
+
+/// The content of this peer cannot be had for now, although nothing of it was removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Away {
+    /// Why, one sentence.
+    pub cause: String,
+    /// Since when.
+    pub since: Instant,
 }
 
 /// What to pin and how.
@@ -160,8 +171,13 @@ pub trait Ipfs: Send + Sync + 'static {
     async fn ls(&self, path: &str) -> Result<(DirEntry, BoxStream<'static, Result<DirEntry>>)>;
     /// Flushes and closes what is open.
     async fn close(&self);
-    /// The node inside this process, if it is that; it can be asked more.
-    fn embedded(&self) -> Option<&embedded::Embedded> {
+    /// Whether everything that the node holds is out of reach for now: its disk is not there. What it held counts as
+    /// held nowhere meanwhile, but nothing of it is forgotten. Asked often: it must not wait.
+    fn away(&self) -> Option<Away> {
+        None
+    }
+    /// The node inside this process, if it is that and there; it can be asked more.
+    fn embedded(&self) -> Option<embedded::Embedded> {
         None
     }
 }

@@ -26,6 +26,8 @@ pub const MAX_TTL: Duration = Duration::from_secs(24 * 3600);
 pub const PING: &str = "ping";
 /// Metric of a peer that is drained: it takes no new pins. It goes with the ping, and no alert is raised for it.
 pub const DRAINED: &str = "drained";
+/// Metric of a peer whose content cannot be had: since how many milliseconds. It goes with the ping as well.
+pub const CONTENT_AWAY: &str = "content-away";
 
 /// A metric as a peer sends it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,7 +154,8 @@ impl Monitor {
     pub fn check(&mut self, members: &[PeerId], now_ms: u64, wall: Timestamp) -> Vec<Alert> {
         let mut new = Vec::new();
         for ((name, peer), stored) in &mut self.readings {
-            if name != DRAINED && stored.expires_ms <= now_ms && !stored.alerted && members.contains(peer) {
+            let quiet = name == DRAINED || name == CONTENT_AWAY;
+            if !quiet && stored.expires_ms <= now_ms && !stored.alerted && members.contains(peer) {
                 stored.alerted = true;
                 let mut metric = metric(peer, stored, now_ms, wall);
                 metric.valid = true;

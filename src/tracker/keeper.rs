@@ -68,6 +68,8 @@ pub(super) async fn keep(inner: Arc<Inner>) {
                 continue;
             }
         };
+        // What waited for a node that was away is not started by anybody else.
+        inner.wake();
         if let Some(gap) = known.take(run, hung_up) {
             let earliest = calendar.repaired.map_or_else(Instant::now, |last| last + gap);
             calendar.repair = calendar.repair.min(earliest);

@@ -8,6 +8,7 @@ use super::queue::{Op, Pending, Queue};
 use super::status::{Status, StatusFilter};
 use crate::clock::Timestamp;
 use crate::error::Result;
+use crate::ipfs::{Away, Ipfs};
 use crate::state::Pin;
 use crate::store::{StateStore, Table};
 use libp2p::PeerId;
@@ -85,6 +86,7 @@ pub struct RowReader {
     records: TableReader,
     queue: Arc<Mutex<Queue>>,
     filter: StatusFilter,
+    ipfs: Arc<dyn Ipfs>,
 }
 
 impl RowReader {
@@ -93,9 +95,11 @@ impl RowReader {
         store: Arc<dyn StateStore>,
         queue: Arc<Mutex<Queue>>,
         filter: StatusFilter,
+        ipfs: Arc<dyn Ipfs>,
     ) -> Self {
         RowReader {
             me,
+            ipfs,
             pins: TableReader::new(store.clone(), Table::Pins),
             records: TableReader::new(store, Table::Local),
             queue,
@@ -108,6 +112,7 @@ impl RowReader {
     pub fn next_page(&mut self, limit: usize) -> Result<Option<Vec<Row>>> {
         let mut rows = Vec::new();
         let mut looks = 0;
+        let away = self.ipfs.away();
         while rows.len() < limit && looks < LOOKS_PER_PAGE {
             looks += 1;
             let pin_key = self.pins.peek()?.map(|(k, _)| k.clone());
@@ -127,11 +132,26 @@ impl RowReader {
             };
             let pending = lock(&self.queue).get(&key).copied();
             let row = row(key, pin.as_ref(), &self.me, record.as_ref(), pending.as_ref());
+            let row = row.while_away(away.as_ref());
             if row.status != Status::Remote && self.filter.matches(row.status) {
                 rows.push(row);
             }
         }
         Ok(Some(rows))
+    }
+}
+
+impl Row {
+    /// The same while the node and all that it holds are out of reach: nothing is pinned that cannot be read, and why
+    /// it cannot is the node's cause. What is recorded stays as it is.
+    pub(super) fn while_away(mut self, away: Option<&Away>) -> Row {
+        if let Some(away) = away {
+            use Status::{PinError, PinQueued, Pinned, Pinning, UnexpectedlyUnpinned};
+            if matches!(self.status, Pinned | Pinning | PinQueued | PinError | UnexpectedlyUnpinned) {
+                (self.status, self.error) = (PinError, away.cause.clone());
+            }
+        }
+        self
     }
 }
 

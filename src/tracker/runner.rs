@@ -18,7 +18,7 @@ use super::scan::{self, Scan, Spot};
 use super::status::{Status, StatusFilter};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
-use crate::ipfs::{Ipfs, IpfsPin, PinRequest};
+use crate::ipfs::{Away, Ipfs, IpfsPin, PinRequest};
 use crate::runtime;
 use crate::state::{Event, Pin, PinMode};
 use crate::store::{StateStore, Table, WriteBatch};
@@ -176,6 +176,11 @@ impl Tracker {
         self.inner.row_of(key).map(|(row, _)| row)
     }
 
+    /// Why nothing that this peer holds can be had now.
+    pub fn away(&self) -> Option<Away> {
+        self.inner.ipfs.away()
+    }
+
     /// Compares one CID with IPFS now; its status after that.
     ///
     /// # Errors
@@ -200,7 +205,8 @@ impl Tracker {
 
     /// This peer's rows that pass the filter, in key order.
     pub fn rows(&self, filter: StatusFilter) -> RowReader {
-        RowReader::new(self.inner.me, self.inner.store.clone(), self.inner.queue.clone(), filter)
+        let inner = &self.inner;
+        RowReader::new(inner.me, inner.store.clone(), inner.queue.clone(), filter, inner.ipfs.clone())
     }
 
     /// Tries one CID again now, if the state wants something that is not so; its status after that.
@@ -223,6 +229,7 @@ impl Tracker {
     pub fn held(&self, key: &[u8]) -> Result<Option<bool>> {
         let (pin, record) = (self.inner.pin(key)?, self.inner.record(key)?);
         Ok(match plan::settled_status(pin.as_ref(), &self.inner.me, record.as_ref()) {
+            Status::Pinned if self.away().is_some() => Some(false),
             Status::Pinned => Some(true),
             Status::PinError | Status::UnpinError | Status::UnexpectedlyUnpinned => Some(false),
             _ => None,
@@ -290,7 +297,8 @@ impl Inner {
         let (pin, record) = (self.pin(&key)?, self.record(&key)?);
         let pending = lock(&self.queue).get(&key).copied();
         let held = pending.is_none() && record.as_ref().is_some_and(Record::is_held);
-        Ok((row(key, pin.as_ref(), &self.me, record.as_ref(), pending.as_ref()), held))
+        let row = row(key, pin.as_ref(), &self.me, record.as_ref(), pending.as_ref());
+        Ok((row.while_away(self.ipfs.away().as_ref()), held))
     }
 
     /// Takes in how IPFS has a CID pinned; whether that changed the record. What is under way is left to its end.
@@ -505,6 +513,10 @@ fn overdue(inner: &Inner) -> (Vec<Key>, bool, Option<Duration>) {
 
 /// Hands jobs to workers while there are both.
 pub(super) fn start_jobs(inner: &Arc<Inner>) {
+    // Each would fail at once, be recorded as failed and be written about. The keeper wakes us when the node is there.
+    if inner.ipfs.away().is_some() {
+        return;
+    }
     loop {
         // The lock is held over spawn and insert, so that a job that ends at once finds its own handle.
         let mut running = lock(&inner.running);

@@ -9,6 +9,7 @@ pub mod disk;
 pub mod executable;
 pub mod fake_kubo;
 pub mod foreign;
+pub mod loop_disk;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

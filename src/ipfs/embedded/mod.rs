@@ -128,11 +128,27 @@ impl Embedded {
     /// # Errors
     /// When the folder or a listen address cannot be used; the sentence says which and why.
     pub async fn open(config: EmbeddedConfig) -> Result<Embedded> {
+        let store = Embedded::open_store(&config).await?;
+        Embedded::open_on(store, config).await
+    }
+
+    /// The first half of [`Embedded::open`], which has to do with the disk.
+    ///
+    /// # Errors
+    /// When the folder cannot be used.
+    pub async fn open_store(config: &EmbeddedConfig) -> Result<BlockStore> {
+        let mut store = StoreConfig::new(config.folder.clone(), config.storage_max);
+        (store.grace, store.segment_size) = (config.gc_grace, config.segment_size);
+        runtime::unblock(move || BlockStore::open(store)).await
+    }
+
+    /// The second half, which has to do with the network.
+    ///
+    /// # Errors
+    /// When a listen address cannot be used.
+    pub async fn open_on(store: BlockStore, config: EmbeddedConfig) -> Result<Embedded> {
         let agent = format!("pinfold/{}", crate::VERSION);
         let public_key = config.keypair.public();
-        let mut store = StoreConfig::new(config.folder, config.storage_max);
-        (store.grace, store.segment_size) = (config.gc_grace, config.segment_size);
-        let store = runtime::unblock(move || BlockStore::open(store)).await?;
         let host = Host::start(HostConfig {
             keypair: config.keypair,
             psk: config.psk,
@@ -200,8 +216,8 @@ impl Embedded {
 
 #[async_trait]
 impl Ipfs for Embedded {
-    fn embedded(&self) -> Option<&Embedded> {
-        Some(self)
+    fn embedded(&self) -> Option<Embedded> {
+        Some(self.clone())
     }
 
     async fn id(&self) -> Result<IpfsId> {

@@ -60,10 +60,11 @@ pub(super) struct Node {
 }
 
 impl Node {
-    fn embedded(&self) -> Result<&Embedded> {
-        self.ipfs
-            .embedded()
-            .ok_or_else(|| Error::internal("the IPFS node of this peer is not the embedded one"))
+    fn embedded(&self) -> Result<Embedded> {
+        self.ipfs.embedded().ok_or_else(|| match self.ipfs.away() {
+            Some(away) => Error::unavailable(away.cause),
+            None => Error::internal("the IPFS node of this peer is not the embedded one"),
+        })
     }
 }
 

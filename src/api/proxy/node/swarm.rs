@@ -52,7 +52,8 @@ struct Peer {
 
 /// `swarm/peers`. Nobody is `null`, not an empty list: so Kubo says it.
 pub(super) fn peers(node: &Node, call: &Call) -> Result<Reply> {
-    let host = node.embedded()?.host();
+    let embedded = node.embedded()?;
+    let host = embedded.host();
     let verbose = call.flag("verbose", false);
     let direction = verbose || call.flag("direction", false);
     let identify = verbose || call.flag("identify", false);
@@ -134,7 +135,8 @@ fn addresses(call: &Call) -> Result<Vec<(PeerId, Multiaddr)>> {
 
 /// `swarm/connect`.
 pub(super) async fn connect(node: &Node, call: &Call) -> Result<Reply> {
-    let host = node.embedded()?.host();
+    let embedded = node.embedded()?;
+    let host = embedded.host();
     let mut strings = Vec::new();
     for (peer, address) in addresses(call)? {
         let failed = |why: &str| Error::unavailable(format!("connect {peer} failure: {why}"));
@@ -155,7 +157,8 @@ pub(super) async fn connect(node: &Node, call: &Call) -> Result<Reply> {
 
 /// `swarm/disconnect`.
 pub(super) fn disconnect(node: &Node, call: &Call) -> Result<Reply> {
-    let host = node.embedded()?.host();
+    let embedded = node.embedded()?;
+    let host = embedded.host();
     let done = |(peer, _): (PeerId, Multiaddr)| {
         if !host.is_connected(&peer) {
             return format!("disconnect {peer} failure: not connected");
@@ -168,7 +171,8 @@ pub(super) fn disconnect(node: &Node, call: &Call) -> Result<Reply> {
 
 /// `swarm/addrs`: where the peers are that the node knows.
 pub(super) fn addrs(node: &Node, call: &Call) -> Result<Reply> {
-    let host = node.embedded()?.host();
+    let embedded = node.embedded()?;
+    let host = embedded.host();
     let texts = |addresses: Vec<Multiaddr>| addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
     let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
     all.insert(host.peer_id().to_string(), texts(host.addresses()));
@@ -187,7 +191,8 @@ pub(super) fn addrs(node: &Node, call: &Call) -> Result<Reply> {
 
 /// `swarm/addrs/local`.
 pub(super) fn addrs_local(node: &Node, call: &Call) -> Result<Reply> {
-    let host = node.embedded()?.host();
+    let embedded = node.embedded()?;
+    let host = embedded.host();
     let suffix = if call.flag("id", false) { format!("/p2p/{}", host.peer_id()) } else { String::new() };
     let strings = host.addresses().iter().map(|address| format!("{address}{suffix}")).collect();
     Strings { strings }.reply(call.text)
@@ -230,7 +235,7 @@ pub(super) fn bandwidth(node: &Node, call: &Call) -> Result<Reply> {
         None => POLL,
     };
     let poll = call.flag("poll", false).then(|| interval.max(MIN_POLL));
-    let embedded = node.embedded()?.clone();
+    let embedded = node.embedded()?;
     let lines = stream::try_unfold(Some((embedded, false)), move |state| async move {
         let Some((embedded, told)) = state else { return Ok(None) };
         if let (true, Some(pause)) = (told, poll) {

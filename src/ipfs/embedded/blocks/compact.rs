@@ -46,7 +46,7 @@ impl Shared {
         for row in self.tables.segments.iter(&txn).map_err(lmdb("reading the segments"))? {
             let (key, value) = row.map_err(lmdb("reading the segments"))?;
             let (number, account) = (segment_of(key)?, Account::from_bytes(value)?);
-            let size = segment::path_of(&self.config.folder, number).metadata().map_or(0, |m| m.len());
+            let size = self.folder.size_of(&segment::name_of(number)).unwrap_or(0);
             let dead = size.saturating_sub(account.bytes + u64::from(segment::FILE_HEADER));
             if account.blocks == 0 || dead >= size / 2 || tight && dead >= size / 10 {
                 victims.push((number, account.blocks > 0));

@@ -45,6 +45,9 @@ pub(crate) fn lmdb(doing: &str) -> impl Fn(heed::Error) -> Error + '_ {
         heed::Error::Mdb(MdbError::Other(code)) => {
             Error::from_io(doing, &std::io::Error::from_raw_os_error(code))
         }
+        heed::Error::EnvAlreadyOpened => {
+            Error::conflict(format!("{doing}: what was done with it before has not ended yet"))
+        }
         e => Error::io(format!("{doing}: {e}")),
     }
 }

@@ -19,6 +19,7 @@
 
 mod compact;
 mod env;
+mod held;
 mod recent;
 mod recover;
 mod segment;
@@ -36,8 +37,10 @@ use crate::ipfs::unixfs::hash;
 use crate::ipfs::unixfs::node::MAX_BLOCK;
 use bytes::Bytes;
 use cid::Cid;
+use held::Held;
 use multihash::Multihash;
 use recent::Recent;
+use rustix::fs::OFlags;
 use segment::{Location, Segment};
 use std::collections::HashMap;
 use std::fs::File;
@@ -136,6 +139,9 @@ impl Drop for Handle {
 /// What readers and the writer thread share.
 struct Shared {
     config: StoreConfig,
+    folder: Held,
+    /// The first write that the disk refused for another reason than room.
+    trouble: Mutex<Option<Error>>,
     tables: Tables,
     /// Written but not yet in the index.
     overlay: RwLock<HashMap<Hash, Location>>,
@@ -167,12 +173,19 @@ impl BlockStore {
     pub fn open(config: StoreConfig) -> Result<BlockStore> {
         let folder = config.folder.clone();
         crate::durable::make_folder(&folder)?;
-        let lock = lock_folder(&folder)?;
+        let held = Held::open(&folder)?;
+        let lock = lock_folder(&held)?;
         let tables = Tables::open(&folder)?;
         // LMDB flushes its file, not the name; whoever made it may have been killed before this.
-        crate::durable::sync_folder(&folder)?;
+        held.sync().context(format!("flushing the folder {}", folder.display()))?;
+        // The index was opened at the path, everything else in the folder that is held.
+        if !held.is_still_there().context(format!("looking at {}", folder.display()))? {
+            return Err(Error::unavailable(format!("{} was unmounted just now", folder.display())));
+        }
         let shared = Arc::new(Shared {
             tables,
+            folder: held,
+            trouble: Mutex::default(),
             overlay: RwLock::default(),
             open: Mutex::default(),
             recent: Mutex::new(Recent::new(config.grace)),
@@ -282,6 +295,24 @@ impl BlockStore {
         &self.shared.config.folder
     }
 
+    /// Whether the path of the folder still leads to the store, and not to what its disk was mounted over.
+    ///
+    /// # Errors
+    /// What the system says of the path.
+    pub fn is_still_there(&self) -> std::io::Result<bool> {
+        self.shared.folder.is_still_there()
+    }
+
+    /// Number of the device that the store lies on.
+    pub fn device(&self) -> u64 {
+        self.shared.folder.device()
+    }
+
+    /// Why the disk refused a write, other than for want of room. Only opening the store again tells what is on it.
+    pub fn trouble(&self) -> Option<Error> {
+        locked(&self.shared.trouble).clone()
+    }
+
     /// The hard limit.
     pub fn storage_max(&self) -> u64 {
         self.shared.config.storage_max
@@ -367,21 +398,27 @@ impl BlockSource for BlockStore {
 }
 
 /// Takes the folder for this process.
-fn lock_folder(folder: &Path) -> Result<File> {
-    let path = folder.join("lock");
-    let doing = format!("opening {}", path.display());
-    let file = File::options().create(true).truncate(false).write(true).open(&path).context(&doing)?;
+fn lock_folder(folder: &Held) -> Result<File> {
+    let doing = format!("opening {}", folder.shown("lock").display());
+    let file = folder.file("lock", OFlags::CREATE | OFlags::WRONLY).context(&doing)?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::conflict(format!(
             "another process uses the block store in {}: stop it first",
-            folder.display()
+            folder.path().display()
         ))),
         Err(e) => Err(Error::from_io(doing, &e.into())),
     }
 }
 
 impl Shared {
+    /// Remembers that the disk refused a write; the lack of room is none of its faults.
+    fn is_in_trouble(&self, error: &Error) {
+        if error.kind() == crate::Kind::Io {
+            locked(&self.trouble).get_or_insert_with(|| error.clone());
+        }
+    }
+
     /// Where a block lies.
     fn find(&self, hash: &Hash) -> Result<Option<Location>> {
         // Overlay first: the writer removes an entry from it only after the index has it.
@@ -421,7 +458,7 @@ impl Shared {
         if let Some(found) = locked(&self.open).get(number) {
             return Ok(found);
         }
-        let segment = Segment::open(&self.config.folder, number)?
+        let segment = Segment::open(&self.folder, number)?
             .ok_or_else(|| Error::corrupt(format!("block file {number} is empty")))?;
         let segment = Arc::new(segment);
         locked(&self.open).add(segment.clone());

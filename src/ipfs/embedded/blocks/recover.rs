@@ -6,12 +6,12 @@
 //! flushed, so it is among the whole ones.
 
 use super::env::lmdb;
-use super::segment::{path_of, Segment, FILE_HEADER};
+use super::held::Held;
+use super::segment::{name_of, Segment, FILE_HEADER};
 use super::writer::{segment_of, Writer, MARK};
 use super::{locked, Shared};
 use crate::error::{Context, Error, Result};
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
@@ -24,10 +24,10 @@ impl Writer {
     /// Finds out what is on disk: reads again what the index does not cover, cuts a torn end, removes files that a
     /// crash left over.
     pub(super) fn recover(shared: Arc<Shared>) -> Result<Writer> {
-        let folder = shared.config.folder.clone();
+        let folder = &shared.folder;
         check_version(&shared)?;
         let mark = read_mark(&shared)?;
-        let mut numbers = segment_files(&folder)?;
+        let mut numbers = segment_files(folder)?;
         let mut bytes = 0;
         let known: HashSet<u32> = {
             let txn = shared.tables.read()?;
@@ -39,27 +39,27 @@ impl Writer {
             let leftover = *number < mark.0 && !known.contains(number);
             if leftover {
                 log::info!("removing block file {number}, which was emptied before the last stop");
-                let _ = std::fs::remove_file(path_of(&folder, *number));
+                let _ = folder.remove(&name_of(*number));
             }
             !leftover
         });
         if let Some(missing) = known.iter().find(|n| !numbers.contains(n)) {
             return Err(Error::corrupt(format!(
                 "the block file {} is missing: restore it, or remove the folder {} and pin again",
-                path_of(&folder, *missing).display(),
-                folder.display()
+                folder.shown(&name_of(*missing)).display(),
+                folder.path().display()
             )));
         }
         let last = numbers.last().copied();
         let mut found = HashMap::new();
         let mut current = None;
         for number in numbers {
-            let Some(segment) = Segment::open(&folder, number)? else {
+            let Some(segment) = Segment::open(folder, number)? else {
                 // Its creation was cut short, or it is the torn last one: nothing in it was ever acknowledged.
                 if known.contains(&number) || Some(number) != last {
                     return Err(Error::corrupt(format!("the block file {number} has lost its header")));
                 }
-                std::fs::remove_file(path_of(&folder, number)).context("removing an empty block file")?;
+                folder.remove(&name_of(number)).context("removing an empty block file")?;
                 continue;
             };
             let mut end = segment.size()?;
@@ -100,7 +100,7 @@ impl Writer {
             Some((segment, end)) => (segment, end),
             None => {
                 bytes += u64::from(FILE_HEADER);
-                (Segment::create(&folder, mark.0.max(1))?, u64::from(FILE_HEADER))
+                (Segment::create(folder, mark.0.max(1))?, u64::from(FILE_HEADER))
             }
         };
         let segment = Arc::new(segment);
@@ -153,15 +153,10 @@ fn read_mark(shared: &Shared) -> Result<(u32, u64)> {
 }
 
 /// Numbers of all segment files, ascending.
-fn segment_files(folder: &Path) -> Result<Vec<u32>> {
-    let doing = || format!("listing {}", folder.display());
-    let mut numbers = Vec::new();
-    for entry in std::fs::read_dir(folder).context(doing())? {
-        let name = entry.context(doing())?.file_name();
-        let number =
-            name.to_str().and_then(|n| n.strip_suffix(".blocks")).and_then(|n| n.parse::<u32>().ok());
-        numbers.extend(number);
-    }
+fn segment_files(folder: &Held) -> Result<Vec<u32>> {
+    let names = folder.names().context(format!("listing {}", folder.path().display()))?;
+    let number = |name: &String| name.strip_suffix(".blocks").and_then(|n| n.parse::<u32>().ok());
+    let mut numbers: Vec<u32> = names.iter().filter_map(number).collect();
     numbers.sort_unstable();
     Ok(numbers)
 }

@@ -9,15 +9,16 @@
 //! the segment's own, so that nobody can craft a block that looks like a record: after damage the scan finds the next
 //! real record by its mark. All numbers are little-endian.
 
+use super::held::Held;
 use crate::error::{Context, Error, Result};
 use crate::ipfs::unixfs::hash;
 use crate::ipfs::unixfs::node::MAX_BLOCK;
 use bytes::Bytes;
 use multihash::Multihash;
-use std::fs::{File, OpenOptions};
+use rustix::fs::OFlags;
+use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 
 /// Names a segment file of this version.
 const MAGIC: &[u8; 8] = b"pinfold1";
@@ -70,9 +71,9 @@ fn hash_len(hash: &Multihash<64>) -> usize {
     hash::varint_len(hash.code()) + 1 + hash.digest().len()
 }
 
-/// The file of a segment.
-pub(super) fn path_of(folder: &Path, segment: u32) -> PathBuf {
-    folder.join(format!("{segment:08}.blocks"))
+/// The name of a segment's file.
+pub(super) fn name_of(segment: u32) -> String {
+    format!("{segment:08}.blocks")
 }
 
 /// One open segment.
@@ -84,25 +85,25 @@ pub(super) struct Segment {
 
 impl Segment {
     /// Makes a new segment, durable in its folder when this returns.
-    pub(super) fn create(folder: &Path, number: u32) -> Result<Segment> {
-        let path = path_of(folder, number);
-        let doing = || format!("making the block file {}", path.display());
+    pub(super) fn create(folder: &Held, number: u32) -> Result<Segment> {
+        let name = name_of(number);
+        let doing = || format!("making the block file {}", folder.shown(&name).display());
         let mut mark = [0; 8];
         getrandom::fill(&mut mark).map_err(|e| Error::io(format!("no random numbers: {e}")))?;
         // A mark of zeros would be found in every hole.
         mark[0] |= 1;
-        let mut open = OpenOptions::new();
-        let file = open.read(true).write(true).create(true).truncate(true).open(&path).context(doing())?;
+        let file = folder.file(&name, OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC).context(doing())?;
         file.write_all_at(&[*MAGIC, mark].concat(), 0).context(doing())?;
         file.sync_all().context(doing())?;
-        File::open(folder).and_then(|f| f.sync_all()).context(doing())?;
+        folder.sync().context(doing())?;
         Ok(Segment { number, file, mark })
     }
 
     /// Opens a segment; `None` when its creation was cut short and it holds nothing.
-    pub(super) fn open(folder: &Path, number: u32) -> Result<Option<Segment>> {
-        let path = path_of(folder, number);
-        let file = OpenOptions::new().read(true).write(true).open(&path);
+    pub(super) fn open(folder: &Held, number: u32) -> Result<Option<Segment>> {
+        let name = name_of(number);
+        let path = folder.shown(&name);
+        let file = folder.file(&name, OFlags::RDWR);
         let mut file = file.context(format!("opening the block file {}", path.display()))?;
         let mut header = [0; FILE_HEADER as usize];
         let mut filled = 0;

@@ -1,6 +1,7 @@
 //! The block store's files as `pinfold state check` sees them, without opening the store: nothing is cut, moved or written.
 
-use super::segment::{path_of, record_len, Location, Segment, FILE_HEADER};
+use super::held::Held;
+use super::segment::{name_of, record_len, Location, Segment, FILE_HEADER};
 use super::writer::{segment_of, Account, MARK};
 use super::Hash;
 use crate::error::{Context as _, Error, Result};
@@ -98,14 +99,15 @@ impl Survey {
         let name = || Cid::new_v1(0x55, hash);
         if self.open.as_ref().is_none_or(|open| open.number != at.segment) {
             self.open = None;
-            if !path_of(&self.folder, at.segment).exists() {
+            let folder = Held::open(&self.folder)?;
+            if folder.size_of(&name_of(at.segment)).is_none() {
                 return Err(Error::corrupt(format!(
                     "block {} should be in block file {}, which is not there",
                     name(),
                     at.segment
                 )));
             }
-            self.open = Segment::open(&self.folder, at.segment)?;
+            self.open = Segment::open(&folder, at.segment)?;
         }
         let Some(segment) = &self.open else {
             return Err(Error::corrupt(format!("block file {} has lost its header", at.segment)));

@@ -5,7 +5,7 @@
 //! index, so that the index never names bytes that a power cut could take.
 
 use super::env::lmdb;
-use super::segment::{path_of, record_len, Location, Segment, FILE_HEADER};
+use super::segment::{name_of, record_len, Location, Segment, FILE_HEADER};
 use super::{locked, Durability, Hash, Shared, WalkId};
 use crate::error::{Context, Error, Result};
 use bytes::Bytes;
@@ -251,6 +251,7 @@ impl Writer {
             Err(error) => {
                 // Nothing half-done: what was written of this put is cut off. Whole records that stayed in an earlier
                 // segment are dead weight until the segment is compacted.
+                self.shared.is_in_trouble(&error);
                 let to = if self.segment.number == before.0 { before.1 } else { u64::from(FILE_HEADER) };
                 self.shared.bytes.fetch_sub(self.end.saturating_sub(to), Ordering::Relaxed);
                 self.end = to;
@@ -264,8 +265,8 @@ impl Writer {
 
     /// The file system must keep its reserve.
     fn check_room(&self, needed: u64) -> Result<()> {
-        let folder = &self.shared.config.folder;
-        let Ok(stat) = rustix::fs::statvfs(folder.as_path()) else { return Ok(()) };
+        let folder = self.shared.folder.path();
+        let Ok(stat) = self.shared.folder.statvfs() else { return Ok(()) };
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
         let reserve = self.shared.config.reserve;
         if free < reserve.saturating_add(needed) {
@@ -309,7 +310,7 @@ impl Writer {
     /// Begins a new segment; the old one is flushed first.
     fn roll(&mut self) -> Result<()> {
         self.flush()?;
-        let next = Segment::create(&self.shared.config.folder, self.segment.number + 1)?;
+        let next = Segment::create(&self.shared.folder, self.segment.number + 1)?;
         self.segment = Arc::new(next);
         locked(&self.shared.open).add(self.segment.clone());
         self.end = u64::from(FILE_HEADER);
@@ -346,6 +347,7 @@ impl Writer {
 
     fn fail(&mut self, error: Error) -> Error {
         log::error!("{error}: the block store refuses all further writes");
+        self.shared.is_in_trouble(&error);
         self.failed = Some(error.clone());
         error
     }
@@ -402,6 +404,7 @@ impl Writer {
                 // The segments are what survives a crash meanwhile; the log is not to be filled with this.
                 self.pause = (self.pause * 2).min(MAX_PAUSE);
                 self.unindexed = 0;
+                self.shared.is_in_trouble(&error);
                 log::error!("writing the block index: {error}; trying again in {:?}", self.pause);
             }
         }
@@ -519,9 +522,9 @@ impl Writer {
         }
         self.write_index(&[], &[], Some(number))?;
         locked(&self.shared.open).remove(number);
-        let path = path_of(&self.shared.config.folder, number);
-        let size = path.metadata().map_or(0, |m| m.len());
-        std::fs::remove_file(&path).context(format!("removing {}", path.display()))?;
+        let (folder, name) = (&self.shared.folder, name_of(number));
+        let size = folder.size_of(&name).unwrap_or(0);
+        folder.remove(&name).context(format!("removing {}", folder.shown(&name).display()))?;
         self.shared.bytes.fetch_sub(size, Ordering::Relaxed);
         Ok(())
     }
