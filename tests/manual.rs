@@ -123,7 +123,7 @@ fn man_and_mandoc_have_nothing_to_say_against_the_pages() {
         let said = String::from_utf8_lossy(&lint.stdout).into_owned();
         assert!(lint.status.success() && said.is_empty(), "{page}: {said}");
         let shown = Command::new("mandoc").args(["-T", "ascii", path]).output().expect("mandoc");
-        let shown = String::from_utf8_lossy(&shown.stdout).replace(|c| c == '\u{8}', "");
+        let shown = String::from_utf8_lossy(&shown.stdout).replace('\u{8}', "");
         assert!(!shown.contains("\\f") && !shown.contains("\\("), "{page}: roff that is shown");
     }
     let whole = |page: &str| {

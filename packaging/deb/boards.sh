@@ -1,4 +1,4 @@
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2154 # of the script that includes it
 # Boards for packaging/deb/test: Debian roots, entered by chroot or booted with systemd in containers of their own, on a
 # network that leads nowhere else. Sourced; expects $work (a temporary folder) and $cache.
 # It says nothing on standard output but what the commands inside say.

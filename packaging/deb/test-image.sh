@@ -1,4 +1,4 @@
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2154,SC2034 # of the script that includes it, and for it
 # Part of packaging/deb/test: a root in which systemd does not run, as when an image for boards is made.
 
 base=$(base)

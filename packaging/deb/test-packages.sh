@@ -1,4 +1,4 @@
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2154 # of the script that includes it
 # Part of packaging/deb/test: what is in the packages, that a second build gives the same bytes, what lintian says, and
 # the apt repository made of them.
 
@@ -35,6 +35,7 @@ if [ -z "$options" ]; then
     step "lintian has no error and no warning"
 fi
 
+ran=
 for deb in "$work/one"/pinfold_*.deb; do
     arch=$(dpkg-deb --field "$deb" Architecture)
     mkdir "$work/unpacked"
@@ -51,9 +52,20 @@ for deb in "$work/one"/pinfold_*.deb; do
     (cd "$work/unpacked" && dpkg-deb --ctrl-tarfile "$deb" | tar -xO ./md5sums | md5sum --check --quiet) ||
         fail "the checksums in $(basename "$deb") are wrong"
     [ -z "$(find "$work/unpacked" ! -user root -print -quit)" ] || fail "$(basename "$deb") has files that are not root's"
+    case $arch in
+    amd64) emulator= ;;
+    arm64) emulator=$(command -v qemu-aarch64-static || true) ;;
+    armhf) emulator=$(command -v qemu-arm-static || true) ;;
+    esac
+    if [ -n "$emulator" ] || [ "$arch" = amd64 ]; then
+        # shellcheck disable=SC2086 # one word or none
+        said=$($emulator "$work/unpacked/usr/bin/pinfold" version) || fail "the executable for $arch does not run"
+        expect "the version of the executable for $arch" "$(dpkg-deb --field "$deb" Version)" "$(printf '%s' "$said" | sed 's/-/~/; s/-/./g')-"
+        ran="$ran $arch"
+    fi
     rm -rf "$work/unpacked"
 done
-step "contents and architecture:$archs"
+step "contents and architecture:$archs (run:$ran)"
 
 mkdir -p "$work/misplaced/aarch64-unknown-linux-musl"
 cp "$bin_dir/x86_64-unknown-linux-musl/pinfold" "$work/misplaced/aarch64-unknown-linux-musl/"

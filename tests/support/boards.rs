@@ -40,7 +40,7 @@ impl Boards {
         let programs = root.path().join("bin");
         std::fs::create_dir(&programs).expect("a folder for programs");
         for name in ["pinfold", "ipfs-cluster-service", "ipfs-cluster-ctl"] {
-            std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_pinfold"), programs.join(name)).expect("a link");
+            std::os::unix::fs::symlink(super::executable::executable(), programs.join(name)).expect("a link");
         }
         if let Some(kubo) = super::kubo() {
             std::os::unix::fs::symlink(kubo, programs.join("ipfs")).expect("a link");

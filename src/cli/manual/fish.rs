@@ -71,7 +71,10 @@ fn lines(out: &mut String, name: &str, function: &str, entry: &Entry, entries: &
     for shown in &entry.flags {
         let mut line = begin.clone();
         for name in &shown.names {
-            let (option, bare) = if name.starts_with("--") { ("-l", &name[2..]) } else { ("-s", &name[1..]) };
+            let (option, bare) = match name.strip_prefix("--") {
+                Some(long) => ("-l", long),
+                None => ("-s", name.trim_start_matches('-')),
+            };
             let _ = write!(line, " {option} {bare}");
         }
         if shown.flag.value.is_some() {
