@@ -83,7 +83,7 @@ fn what_is_not_there_is_refused_with_what_is() {
     let folder = tempfile::tempdir().expect("folder");
     for name in &NAMES[1..] {
         let link = folder.path().join(name);
-        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_pinfold"), &link).expect("link");
+        std::os::unix::fs::symlink(support::executable::executable(), &link).expect("link");
         for word in ["man", "completion", "backup"] {
             let output = Command::new(&link).args([word, "bash"]).output().expect("starts");
             assert!(!output.status.success(), "{name} {word}");

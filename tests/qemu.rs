@@ -381,6 +381,21 @@ fn other_emulator(wrapper: &Path, command: &str, at: &Path) {
 }
 
 #[test]
+fn an_idle_peer_needs_little_memory() {
+    /// Anonymous memory, KiB: some 2 MB on a PC. With huge pages, which an allocator may ask for, it is ten times that.
+    const MOST: u64 = 8 << 10;
+    let Some(program) = foreign(X86_64) else { return };
+    let tmp = tempfile::tempdir().expect("folder");
+    let mut peer = Peer::init_by(&program, tmp.path().join("p"), "p", SECRET);
+    peer.start(&["daemon"]);
+    peer.wait_candidates(1);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", peer.pid())).expect("status");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon");
+    let anonymous: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    assert!((1..MOST).contains(&anonymous), "{anonymous} KiB");
+}
+
+#[test]
 fn a_32_bit_board_that_woke_up_after_2038_says_so() {
     let Some(wrapper) = foreign(ARMV7) else { return };
     let tmp = tempfile::tempdir().expect("folder");
