@@ -19,6 +19,8 @@ pub struct Timestamp {
     pub nanos: u32,
 }
 
+/// How long before the end of 32-bit time a program is no longer started.
+const MARGIN_SECS: i64 = 3_600;
 /// Seconds from 1970 back to Go's zero time.
 const ZERO_SECS: i64 = -62_135_596_800;
 
@@ -32,6 +34,18 @@ impl Timestamp {
             Ok(d) => Timestamp { secs: d.as_secs() as i64, nanos: d.subsec_nanos() },
             Err(_) => Timestamp { secs: 0, nanos: 0 },
         }
+    }
+
+    /// Whether every part of this program can tell the time that it is: std and what is built on it cannot where seconds
+    /// have 32 bits, and end the process instead. Asked once, before anything else, so that a clock that woke up in the far
+    /// future is told in words.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Unavailable`] beyond the 19th of January 2038 on a 32-bit system.
+    pub fn can_be_told() -> Result<()> {
+        // The kernel itself counts on.
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec;
+        within(now, if usize::BITS < 64 { i64::from(i32::MAX) } else { i64::MAX })
     }
 
     /// A time of whole seconds since 1970.
@@ -85,6 +99,19 @@ impl Timestamp {
         let text = self.to_string();
         text.get(..19).map_or_else(|| text.clone(), |t| t.replace('T', " "))
     }
+}
+
+/// Whether a clock that says `now` can be told by who counts to `last`.
+fn within(now: i64, last: i64) -> Result<()> {
+    // What goes on while the program runs comes after.
+    if now <= last.saturating_sub(MARGIN_SECS) {
+        return Ok(());
+    }
+    Err(Error::unavailable(format!(
+        "this system's clock says {}, and a 32-bit pinfold can tell the time only until 2038: set the clock \
+         (`timedatectl set-ntp true`), or take a 64-bit system",
+        Timestamp::from_secs(now)
+    )))
 }
 
 impl fmt::Display for Timestamp {
@@ -228,6 +255,21 @@ pub fn format_duration(d: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_beyond_32_bits_is_refused_where_seconds_have_32_bits() {
+        let last = i64::from(i32::MAX);
+        for now in [0, 1_800_000_000, last - MARGIN_SECS] {
+            within(now, last).expect("before the end");
+        }
+        for now in [last - MARGIN_SECS + 1, last, last + 1, 4_000_000_000] {
+            let error = within(now, last).expect_err("at the end");
+            assert_eq!(error.kind(), crate::Kind::Unavailable);
+            assert!(error.message().contains(&Timestamp::from_secs(now).to_string()), "{error}");
+        }
+        within(4_000_000_000, i64::MAX).expect("64 bits");
+        Timestamp::can_be_told().expect("now");
+    }
 
     #[test]
     fn durations_are_go_s() {

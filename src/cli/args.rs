@@ -68,6 +68,9 @@ pub struct Init {
     /// vote, hold no content
     #[argh(switch)]
     pub witness: bool,
+    /// listen to this machine only
+    #[argh(switch)]
+    pub loopback: bool,
     /// ask for the secret
     #[argh(switch)]
     pub custom_secret: bool,
@@ -123,6 +126,9 @@ pub struct Up {
     /// vote, hold no content
     #[argh(switch)]
     pub witness: bool,
+    /// listen to this machine only
+    #[argh(switch)]
+    pub loopback: bool,
     /// leave when stopping
     #[argh(switch)]
     pub leave: bool,
@@ -132,6 +138,9 @@ pub struct Up {
     /// run without a secret
     #[argh(switch)]
     pub insecure_no_secret: bool,
+    /// upgrade older data first
+    #[argh(switch)]
+    pub upgrade: bool,
 }
 
 /// `join`
@@ -146,6 +155,12 @@ pub struct Join {
     /// vote, hold no content
     #[argh(switch)]
     pub witness: bool,
+    /// stop when joined
+    #[argh(switch)]
+    pub once: bool,
+    /// give up a cluster with pins
+    #[argh(switch)]
+    pub force: bool,
     /// leave when stopping
     #[argh(switch)]
     pub leave: bool,
@@ -218,6 +233,23 @@ pub struct ConfigUpgrade {
     pub dry_run: bool,
 }
 
+/// `config set`
+#[derive(FromArgs, Clone, Debug, Default, PartialEq)]
+pub struct ConfigSet {
+    /// read assignments from standard input
+    #[argh(switch)]
+    pub stdin: bool,
+    /// change nothing
+    #[argh(switch)]
+    pub dry_run: bool,
+    /// the record of what was set before
+    #[argh(option)]
+    pub managed: Option<String>,
+    /// KEY=VALUE
+    #[argh(positional)]
+    pub words: Vec<String>,
+}
+
 /// `config keys`
 #[derive(FromArgs, Clone, Debug, Default, PartialEq)]
 pub struct ConfigKeys {
@@ -272,6 +304,28 @@ pub struct StateRecover {
     /// further folders to look at
     #[argh(positional)]
     pub folders: Vec<String>,
+}
+
+/// `backup`
+#[derive(FromArgs, Clone, Debug, Default, PartialEq)]
+pub struct Backup {
+    /// files that stay
+    #[argh(option)]
+    pub keep: Option<usize>,
+    /// where the files are
+    #[argh(positional)]
+    pub folder: Option<String>,
+}
+
+/// `completion`
+#[derive(FromArgs, Clone, Debug, Default, PartialEq)]
+pub struct Completion {
+    /// the program's name
+    #[argh(option)]
+    pub name: Option<String>,
+    /// the shell
+    #[argh(positional)]
+    pub shell: String,
 }
 
 /// Commands without flags and with at most one argument.
@@ -591,6 +645,7 @@ pub enum Parsed {
     Up(Up),
     Join(Join),
     Invite,
+    Open,
     SwarmKey(SwarmKey),
     Doctor,
     HashPassword,
@@ -599,6 +654,7 @@ pub enum Parsed {
     StateCleanup(StateCleanup),
     ConfigUpgrade(ConfigUpgrade),
     ConfigCheck,
+    ConfigSet(ConfigSet),
     ConfigKeys(ConfigKeys),
     StateUpgrade(StateUpgrade),
     StateRecover(StateRecover),
@@ -628,6 +684,9 @@ pub enum Parsed {
     HealthAlerts,
     HealthBandwidth,
     IpfsGc(LocalOne),
+    Backup(Backup),
+    Completion(Completion),
+    Man(One),
     Commands,
 }
 
@@ -646,6 +705,7 @@ pub fn parse(words: &Words) -> Result<(Globals, Parsed), Failure> {
         Cmd::Up => Parsed::Up(typed(&name, own)?),
         Cmd::Join => Parsed::Join(typed(&name, own)?),
         Cmd::Invite => Parsed::Invite,
+        Cmd::Open => Parsed::Open,
         Cmd::SwarmKey => Parsed::SwarmKey(typed(&name, own)?),
         Cmd::Doctor => Parsed::Doctor,
         Cmd::HashPassword => Parsed::HashPassword,
@@ -654,6 +714,7 @@ pub fn parse(words: &Words) -> Result<(Globals, Parsed), Failure> {
         Cmd::StateCleanup => Parsed::StateCleanup(typed(&name, own)?),
         Cmd::ConfigUpgrade => Parsed::ConfigUpgrade(typed(&name, own)?),
         Cmd::ConfigCheck => Parsed::ConfigCheck,
+        Cmd::ConfigSet => Parsed::ConfigSet(typed(&name, own)?),
         Cmd::ConfigKeys => Parsed::ConfigKeys(typed(&name, own)?),
         Cmd::StateUpgrade => Parsed::StateUpgrade(typed(&name, own)?),
         Cmd::StateRecover => Parsed::StateRecover(typed(&name, own)?),
@@ -683,6 +744,9 @@ pub fn parse(words: &Words) -> Result<(Globals, Parsed), Failure> {
         Cmd::HealthAlerts => Parsed::HealthAlerts,
         Cmd::HealthBandwidth => Parsed::HealthBandwidth,
         Cmd::IpfsGc => Parsed::IpfsGc(typed(&name, own)?),
+        Cmd::Backup => Parsed::Backup(typed(&name, own)?),
+        Cmd::Completion => Parsed::Completion(typed(&name, own)?),
+        Cmd::Man => Parsed::Man(typed(&name, own)?),
         Cmd::Commands => Parsed::Commands,
         // The normalising pass answers both with a help text.
         Cmd::Help | Cmd::Group => Parsed::Commands,

@@ -1,12 +1,15 @@
-//! `config check`, `config upgrade`, `config keys`: what stands in service.json, and what could.
+//! `config check`, `config set`, `config upgrade`, `config keys`: what stands in service.json, and what could.
 //!
 //! Results go to standard output, one line per key, so that they can be searched and compared; warnings and
 //! mistakes go to standard error, as the daemon logs them. A secret is in none of them.
 
+use super::args::ConfigSet;
 use super::failure::{Failure, Outcome};
-use crate::config::{self, Change, Config, Env, Folder, Key, Upgrade};
-use crate::error::Error;
-use std::io::Write;
+use crate::config::edit::{self, Assignments, Edit};
+use crate::config::{self, Change, Config, Env, Folder, Key, Upgrade, MAX_FILE_BYTES};
+use crate::error::{Context, Error};
+use std::io::{Read, Write};
+use std::path::Path;
 
 /// `config check`: reads the configuration as the daemon would, variables included.
 ///
@@ -21,6 +24,61 @@ pub fn check(folder: &Folder) -> Outcome {
     let old = if changes.is_empty() { "" } else { "; `pinfold config upgrade` writes today's file" };
     writeln!(out, "{} is good: {} warnings{old}", folder.service_json().display(), warnings.len())?;
     Ok(out.flush()?)
+}
+
+/// `config set`.
+///
+/// # Errors
+/// Nothing to set, a key or value that is not right, or a file that no peer would start with.
+pub fn set(folder: &Folder, args: &ConfigSet) -> Outcome {
+    let mut given = Assignments::default();
+    for word in &args.words {
+        given.word(word)?;
+    }
+    if args.stdin {
+        given.read(&standard_input()?)?;
+    } else if given.is_empty() {
+        return Err(Failure::Usage("name what to set, KEY=VALUE, or say --stdin".into()));
+    }
+    let managed = args.managed.as_ref().map(Path::new);
+    let lock = if args.dry_run { None } else { Some(edit::lock(folder)?) };
+    let plan = Edit::plan(folder, &given, managed, &Env::process())?;
+    warn(&plan.warnings)?;
+    let (path, mut out) = (folder.service_json(), std::io::stdout().lock());
+    for change in &plan.changes {
+        let said = |value: &Option<String>| value.clone().unwrap_or_else(|| "(nothing)".into());
+        writeln!(out, "{}: {} -> {}", change.key, said(&change.before), said(&change.after))?;
+    }
+    let count = plan.changes.len();
+    if args.dry_run {
+        writeln!(out, "nothing was written: {count} keys of {} would change", path.display())?;
+        return Ok(out.flush()?);
+    }
+    plan.apply(folder, managed)?;
+    drop(lock);
+    if count == 0 {
+        writeln!(out, "nothing to do: {} says so already", path.display())?;
+    } else {
+        writeln!(
+            out,
+            "{}: {count} keys changed; a peer that runs reads it at its next start",
+            path.display()
+        )?;
+    }
+    Ok(out.flush()?)
+}
+
+/// All of standard input, up to what a configuration may have.
+fn standard_input() -> Outcome<String> {
+    let mut text = String::new();
+    let doing = "reading what to set from standard input";
+    std::io::stdin().lock().take(MAX_FILE_BYTES + 1).read_to_string(&mut text).context(doing)?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        let error =
+            format!("standard input has more than {MAX_FILE_BYTES} bytes, which no configuration has");
+        return Err(Failure::Local(Error::too_large(error)));
+    }
+    Ok(text)
 }
 
 /// `config upgrade`.

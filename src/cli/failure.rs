@@ -35,6 +35,8 @@ pub enum Failure {
     Local(Error),
     /// What was looked at is not as it should be, and the output says so already.
     Found,
+    /// A process that was started for it has told the person, and ended with this code.
+    Told(u8),
     /// Whoever read our output went away: nothing to say, and nobody to say it to.
     Pipe,
 }
@@ -58,6 +60,7 @@ impl Failure {
             Failure::Local(e) if e.kind() == Kind::Cancelled => EXIT_CANCELLED,
             Failure::Local(_) if face != Face::Pinfold => 1,
             Failure::Local(e) => e.kind().exit_code(),
+            Failure::Told(code) => *code,
             Failure::Pipe => EXIT_PIPE,
         }
     }
@@ -65,7 +68,7 @@ impl Failure {
     /// Tells the person. Whether that can be written no longer matters: the exit code speaks too.
     pub fn report(&self, face: Face, encoding: Encoding) {
         let body = match self {
-            Failure::Pipe | Failure::Found => return,
+            Failure::Pipe | Failure::Found | Failure::Told(_) => return,
             Failure::Usage(text) => {
                 let _ = writeln!(std::io::stderr(), "Incorrect Usage: {text}\nSee {} --help", face.name());
                 return;

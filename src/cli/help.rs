@@ -36,6 +36,11 @@ const ABOUT: [(Face, &str, &str); 3] = [
     ),
 ];
 
+/// What a program is, in a few words and in some sentences.
+pub(super) fn about(face: Face) -> (&'static str, &'static str) {
+    ABOUT.iter().find(|(f, ..)| *f == face).map_or(("", ""), |(_, about, details)| (about, details))
+}
+
 /// The help of the program (empty path) or of a command.
 pub fn help(face: Face, path: &[&'static Command]) -> String {
     match path.last() {
@@ -46,7 +51,7 @@ pub fn help(face: Face, path: &[&'static Command]) -> String {
 
 fn program(face: Face) -> String {
     let name = face.name();
-    let (_, about, details) = ABOUT.iter().find(|(f, ..)| *f == face).expect("every face has its words");
+    let (about, details) = about(face);
     let mut out = String::new();
     heading(&mut out, "NAME", &format!("{name} - {about}"));
     heading(&mut out, "USAGE", &format!("{name} [global options] command [command options] [arguments...]"));

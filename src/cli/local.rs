@@ -8,19 +8,24 @@ use super::args::{self, Globals, Parsed};
 use super::face::Face;
 use super::failure::{Failure, Outcome};
 use super::output::Encoding;
-use super::{doctor, secrets};
+use super::{doctor, manual, secrets, service};
 use crate::config::init::{self, InitOptions, Ports};
 use crate::config::{self, Config, Env, Folder, Secret, SwarmKey};
-use crate::daemon::{self, DaemonOptions, FreshOptions, ImportOverrides, Imported, RunMode, Upgraded};
+use crate::daemon::{self, DaemonOptions, FreshOptions, ImportOverrides, Imported, Join, RunMode, Upgraded};
 use crate::error::{Context, Error, Result};
 use crate::ipfs::removable;
 use libp2p::Multiaddr;
 use std::fs::File;
-use std::io::{BufRead, BufWriter, Write};
+use std::io::{BufRead, BufWriter, Read, Write};
 use std::path::Path;
 
 /// How often a question is asked before no answer counts as "no".
 const ATTEMPTS: usize = 3;
+/// Most bytes that are read where a token should be: more than any has.
+const MAX_TOKEN_INPUT: u64 = 64 << 10;
+
+/// Asked before `state import`.
+pub(super) const REPLACE: &str = "The pinset (state) of this peer will be replaced. Continue? [y/n]:";
 
 /// Runs a local command.
 ///
@@ -34,9 +39,17 @@ pub fn run(face: Face, globals: &Globals, command: Parsed, encoding: Encoding) -
     if command == Parsed::HashPassword {
         return secrets::hash_password();
     }
+    match &command {
+        Parsed::Completion(args) => return manual::completion(&args.shell, args.name.as_deref()),
+        Parsed::Man(args) => return manual::man(args.what.as_deref()),
+        _ => {}
+    }
     crate::log::init(&levels(globals)).map_err(|e| Failure::Usage(e.to_string()))?;
     let home = if face == Face::Pinfold { config::Face::Pinfold } else { config::Face::IpfsCluster };
     let folder = Folder::find(globals.config.as_ref().map(Path::new), home)?;
+    if let Some(done) = service::on_behalf(&folder, &command) {
+        return done;
+    }
     match command {
         Parsed::Init(args) => init(face, &folder, &args, globals.force),
         Parsed::Daemon(args) => {
@@ -50,20 +63,20 @@ pub fn run(face: Face, globals: &Globals, command: Parsed, encoding: Encoding) -
             daemon(args.stats, options)
         }
         Parsed::Up(args) => {
-            let fresh = fresh(args.ipfs.as_deref(), args.swarm_key.as_deref(), args.witness)?;
+            let mut fresh = fresh(args.ipfs.as_deref(), args.swarm_key.as_deref(), args.witness)?;
+            fresh.loopback = args.loopback;
             let (leave, insecure_no_secret, bootstrap) = (args.leave, args.insecure_no_secret, Vec::new());
             let mode = RunMode::Up;
-            let upgrade = false;
+            let upgrade = args.upgrade;
             let options =
                 DaemonOptions { folder, bootstrap, leave, upgrade, insecure_no_secret, mode, fresh };
             daemon(args.stats, options)
         }
         Parsed::Join(args) => {
-            // A token that lost its end is told before a folder is made for it.
-            config::Invite::parse(&args.token)?;
+            let token = token(&args.token)?;
             let fresh = fresh(args.ipfs.as_deref(), args.swarm_key.as_deref(), args.witness)?;
             let (leave, insecure_no_secret, bootstrap) = (args.leave, false, Vec::new());
-            let mode = RunMode::Join(args.token);
+            let mode = RunMode::Join(Join { token, once: args.once, force: args.force });
             let upgrade = false;
             let options =
                 DaemonOptions { folder, bootstrap, leave, upgrade, insecure_no_secret, mode, fresh };
@@ -72,6 +85,16 @@ pub fn run(face: Face, globals: &Globals, command: Parsed, encoding: Encoding) -
         Parsed::Invite => {
             let token = daemon::invite(&folder)?;
             writeln!(std::io::stdout(), "{token}")?;
+            Ok(())
+        }
+        Parsed::Open => {
+            let changes = daemon::open(&folder)?;
+            if changes.is_empty() {
+                writeln!(std::io::stderr(), "other machines can reach this peer already")?;
+            }
+            for change in changes {
+                writeln!(std::io::stdout(), "{change}")?;
+            }
             Ok(())
         }
         Parsed::SwarmKey(args) => swarm_key(&folder, &args),
@@ -87,6 +110,7 @@ pub fn run(face: Face, globals: &Globals, command: Parsed, encoding: Encoding) -
         }
         Parsed::ConfigUpgrade(args) => super::config::upgrade(&folder, args.dry_run),
         Parsed::ConfigCheck => super::config::check(&folder),
+        Parsed::ConfigSet(args) => super::config::set(&folder, &args),
         Parsed::ConfigKeys(args) => super::config::explain(args.prefix.as_deref(), args.markdown),
         Parsed::StateUpgrade(args) => state_upgrade(&folder, args.force || args.yes || globals.force),
         Parsed::StateCheck(args) => super::check::run(&folder, &args),
@@ -132,7 +156,23 @@ fn read_swarm_key(file: Option<&str>) -> Result<Option<SwarmKey>> {
 /// What `up` and `join` make of a fresh folder.
 fn fresh(ipfs: Option<&str>, swarm_key: Option<&str>, witness: bool) -> Outcome<FreshOptions> {
     let kubo = asks_for_kubo(ipfs)?.unwrap_or(false);
-    Ok(FreshOptions { kubo, swarm_key: read_swarm_key(swarm_key)?, witness })
+    Ok(FreshOptions { kubo, swarm_key: read_swarm_key(swarm_key)?, witness, loopback: false })
+}
+
+/// The token that was typed, or with `-` the one on standard input. One that lost its end is told before a folder is
+/// made for it.
+pub(super) fn token(word: &str) -> Result<String> {
+    let mut token = word.to_owned();
+    if word == "-" {
+        token.clear();
+        std::io::stdin()
+            .lock()
+            .take(MAX_TOKEN_INPUT)
+            .read_to_string(&mut token)
+            .context("reading the token from standard input")?;
+    }
+    config::Invite::parse(&token)?;
+    Ok(token)
 }
 
 fn init(face: Face, folder: &Folder, args: &args::Init, force: bool) -> Outcome {
@@ -172,6 +212,8 @@ fn init(face: Face, folder: &Folder, args: &args::Init, force: bool) -> Outcome 
         peername: None,
         swarm_key: read_swarm_key(args.swarm_key.as_deref())?,
         witness: args.witness,
+        loopback: args.loopback,
+        bootstrap: Vec::new(),
     };
     let report = init::init(folder, &options, &Env::process())?;
     let mut err = std::io::stderr();
@@ -240,8 +282,7 @@ fn state_import(folder: &Folder, args: &args::StateImport, force: bool) -> Outco
             );
         }
     }
-    let question = "The pinset (state) of this peer will be replaced. Continue? [y/n]:";
-    if !args.force && !force && !yes(question)? {
+    if !args.force && !force && !yes(REPLACE)? {
         return Ok(());
     }
     let imported = match &args.file {

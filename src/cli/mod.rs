@@ -17,10 +17,12 @@
 pub mod args;
 pub mod client;
 pub mod ctl;
+pub mod exits;
 pub mod face;
 pub mod failure;
 pub mod help;
 pub mod humanize;
+pub mod manual;
 pub mod normalise;
 pub mod output;
 pub mod progress;
@@ -29,6 +31,7 @@ pub mod text;
 pub mod wait;
 
 mod add;
+mod backup;
 mod check;
 mod config;
 mod doctor;
@@ -42,8 +45,10 @@ mod local;
 mod moves;
 mod recover;
 mod secrets;
+mod service;
 mod upload;
 
+use crate::clock::Timestamp;
 use args::{Globals, Parsed};
 use face::Face;
 use failure::{Failure, Outcome};
@@ -54,7 +59,7 @@ use std::io::Write;
 use table::{Cmd, Command, Side};
 
 /// Exit code for a command that does not exist (as urfave/cli, which ipfs-cluster is built on, has it).
-const EXIT_NO_TOPIC: u8 = 3;
+pub(crate) const EXIT_NO_TOPIC: u8 = 3;
 
 /// A command line that was understood.
 pub struct Invocation {
@@ -110,6 +115,9 @@ impl Invocation {
     /// Runs it; gives the exit code.
     pub fn run(self) -> u8 {
         let face = self.face;
+        if let Err(error) = Timestamp::can_be_told() {
+            return end(face, &error.into());
+        }
         let encoding = match self.globals.encoding.as_deref() {
             None | Some("text") => Encoding::Text,
             Some("json") => Encoding::Json,
@@ -137,7 +145,13 @@ impl Invocation {
 
     fn ask(self, encoding: Encoding) -> Outcome {
         let env = |name: &str| std::env::var(name).ok();
+        if let Some(done) = backup::on_behalf(self.globals.config.as_deref(), &self.command) {
+            return done;
+        }
         let client = client::Client::new(self.face, &self.globals, &env)?;
+        if let Parsed::Backup(args) = &self.command {
+            return backup::run(&client, self.globals.config.as_deref(), args);
+        }
         let mut out = Output::stdout(encoding);
         ctl::Ctl { client: &client, out: &mut out, folders: self.face == Face::Pinfold }.run(self.command)
     }

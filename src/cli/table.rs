@@ -61,6 +61,7 @@ pub enum Cmd {
     Up,
     Join,
     Invite,
+    Open,
     SwarmKey,
     Doctor,
     HashPassword,
@@ -69,6 +70,7 @@ pub enum Cmd {
     StateCleanup,
     ConfigUpgrade,
     ConfigCheck,
+    ConfigSet,
     ConfigKeys,
     StateUpgrade,
     StateRecover,
@@ -98,6 +100,9 @@ pub enum Cmd {
     Get,
     Cat,
     Ls,
+    Backup,
+    Completion,
+    Man,
     Commands,
     Help,
     /// A group such as `pin`, which only shows its help.
@@ -400,6 +405,11 @@ const LOCAL: Flag = Flag::switch("local", &[], "only on the contacted peer");
 const FORCE: Flag = Flag::switch("force", &["f"], "do not ask");
 const INSECURE: Flag =
     Flag::switch("insecure-no-secret", &[], "run without a cluster secret although strangers can connect");
+const UPGRADE: Flag = Flag::switch(
+    "upgrade",
+    &["u"],
+    "bring older data to the present format first, as `state upgrade` does",
+);
 
 const IPFS: Flag =
     Flag::value("ipfs", &[], "NODE", "the IPFS node of this peer: embedded, or kubo on 127.0.0.1:5001");
@@ -413,6 +423,12 @@ const WITNESS: Flag = Flag::switch(
     "witness",
     &[],
     "a witness: it votes and holds no content, the third vote of a home with two boards",
+);
+
+const LOOPBACK: Flag = Flag::switch(
+    "loopback",
+    &[],
+    "a new peer listens to this machine only, until `pinfold open`, an invitation or joining others",
 );
 
 const ADD: &[Flag] = &[
@@ -457,6 +473,7 @@ pub const COMMANDS: &[Command] = &[
             IPFS.or("embedded; kubo for ipfs-cluster-service"),
             SWARM_KEY,
             WITNESS,
+            LOOPBACK,
             Flag::switch("custom-secret", &["s"], "ask for the cluster secret instead of making one"),
             Flag::value("peers", &[], "ADDRESSES", "full addresses (comma list) of the other peers"),
             Flag::switch("force", &["f"], "overwrite the configuration without asking"),
@@ -470,7 +487,7 @@ pub const COMMANDS: &[Command] = &[
             Flag::switch("stats", &[], "accepted for ipfs-cluster's scripts; there are no Prometheus metrics yet").hidden(),
             Flag::switch("tracing", &[], "accepted for ipfs-cluster's scripts").hidden(),
             Flag::switch("no-trust", &[], "accepted for ipfs-cluster's scripts").hidden(),
-            Flag::switch("upgrade", &["u"], "bring older data to the present format first, as `state upgrade` does"),
+            UPGRADE,
             INSECURE,
         ]),
     command(Cmd::Up, "up", Faces::P, Side::Local, "Runs a peer; makes its configuration first where there is none")
@@ -482,22 +499,40 @@ pub const COMMANDS: &[Command] = &[
             IPFS.or("embedded"),
             SWARM_KEY,
             WITNESS,
+            LOOPBACK,
             Flag::switch("leave", &["x"], "leave the cluster when stopping").hidden(),
             Flag::switch("stats", &[], "accepted for ipfs-cluster's scripts; there are no Prometheus metrics yet").hidden(),
+            UPGRADE,
             INSECURE,
         ]),
     command(Cmd::Join, "join", Faces::P, Side::Local, "Makes a peer that joins a cluster, and runs it")
         .args("TOKEN", 1, 1)
-        .details("The token comes from `pinfold invite` on any peer of the cluster; it carries secret and addresses.")
+        .details(
+            "The token comes from `pinfold invite` on any peer of the cluster; it carries secret and addresses. With - it is \
+             read from standard input, where other users of the machine do not see it. A peer that has been running alone \
+             gives up its own cluster, if that holds no pins; its data is kept beside it. On a machine that runs the peer \
+             as a service, `sudo pinfold join TOKEN` stops the service, joins, and starts it again.",
+        )
         .flags(&[
             IPFS.or("embedded"),
             SWARM_KEY,
             WITNESS,
+            Flag::switch("once", &[], "stop as soon as the peer has joined: something else runs it from then on"),
+            Flag::switch("force", &["f"], "give up a cluster of its own that holds pins; its data is kept beside it"),
             Flag::switch("leave", &["x"], "leave the cluster when stopping").hidden(),
             Flag::switch("stats", &[], "accepted for ipfs-cluster's scripts; there are no Prometheus metrics yet").hidden(),
         ]),
     command(Cmd::Invite, "invite", Faces::P, Side::Local, "Prints a token that lets another board join")
-        .details("The token contains the cluster secret: whoever has it can join and see the cluster's content."),
+        .details(
+            "The token contains the cluster secret: whoever has it can join and see the cluster's content. On a machine that \
+             runs the peer as a service, `sudo pinfold invite` opens the peer to the network first, if need be.",
+        ),
+    command(Cmd::Open, "open", Faces::P, Side::Local, "Lets other machines reach a peer that listens to its own only")
+        .details(
+            "Writes it into service.json: the cluster's port and that of the embedded IPFS node, which ask everyone for the \
+             cluster's secret. The HTTP APIs stay where they are. It takes effect at the next start; `sudo pinfold open` \
+             restarts the service of this machine.",
+        ),
     command(Cmd::SwarmKey, "swarm-key", Faces::P, Side::Local, "Makes the key of a private IPFS network")
         .args("[FILE]", 0, 1)
         .details(
@@ -569,7 +604,7 @@ pub const COMMANDS: &[Command] = &[
                 Flag::switch("yes", &["y"], "do not ask"),
             ]),
     ]),
-    group("config", Faces::P, Side::Local, "Checks, explains and upgrades the configuration", &[
+    group("config", Faces::P, Side::Local, "Checks, changes, explains and upgrades the configuration", &[
         command(Cmd::ConfigUpgrade, "upgrade", Faces::P, Side::Local, "Writes today's service.json from one of any age")
             .details(
                 "The new file means what the old one meant. The old one stays beside it as service.json.bak.N; an \
@@ -578,6 +613,18 @@ pub const COMMANDS: &[Command] = &[
             .flags(&[Flag::switch("dry-run", &["n"], "say what would change, and change nothing")]),
         command(Cmd::ConfigCheck, "check", Faces::P, Side::Local, "Reads the configuration and says what is wrong with it")
             .details("Ends with 0 when a peer would start with it, whatever the warnings; with 2 and the mistake otherwise."),
+        command(Cmd::ConfigSet, "set", Faces::P, Side::Local, "Gives keys of service.json other values, all or none")
+            .args("[KEY=VALUE...]", 0, ANY)
+            .details(
+                "A VALUE is written as in the key's variable (config keys). A section of api, informer or ipfs_connector \
+                 can be set to on or off. A key may have dashes for underscores. Nothing is written unless a peer would \
+                 start with it; a peer that runs reads it at its next start. Secrets only by --stdin.",
+            )
+            .flags(&[
+                Flag::switch("stdin", &["i"], "read more from standard input: a line for each KEY=VALUE, or a JSON object like service.json"),
+                Flag::switch("dry-run", &["n"], "say what would change, and change nothing"),
+                Flag::value("managed", &["m"], "FILE", "put back first what was set with the same FILE before, which keeps a record"),
+            ]),
         command(Cmd::ConfigKeys, "keys", Faces::P, Side::Local, "Explains the keys of service.json and their variables")
             .args("[PREFIX]", 0, 1)
             .details("With PREFIX only the keys that begin with it, like consensus.raft.")
@@ -690,6 +737,29 @@ pub const COMMANDS: &[Command] = &[
     group("ipfs", Faces::PC, Side::Client, "Manages the IPFS nodes", &[
         command(Cmd::IpfsGc, "gc", Faces::PC, Side::Client, "Removes unpinned blocks").flags(&[LOCAL]),
     ]),
+    command(Cmd::Backup, "backup", Faces::P, Side::Client, "Writes the pin list of the running peer into one more file, and removes the oldest")
+        .args("[FOLDER]", 0, 1)
+        .details(
+            "Into backups/daily of the peer's folder, unless FOLDER says otherwise. `state import` and `pin import` take a file \
+             back. A list that is like the newest file makes no new one, and one that is empty takes no other one's place.",
+        )
+        .flags(&[Flag::value("keep", &["k"], "N", "how many files stay").or("14")]),
+    command(Cmd::Completion, "completion", Faces::P, Side::Local, "Prints what makes a shell complete commands, flags and values")
+        .args("SHELL", 1, 1)
+        .details(
+            "SHELL is bash, zsh or fish. The packages install it; elsewhere: `pinfold completion bash \
+             >~/.local/share/bash-completion/completions/pinfold`, `pinfold completion zsh` into a file _pinfold of a folder \
+             in $fpath, `pinfold completion fish >~/.config/fish/completions/pinfold.fish`.",
+        )
+        .flags(&[Flag::value("name", &["n"], "PROGRAM", "for pinfold under another name: ipfs-cluster-service or ipfs-cluster-ctl")
+            .or("pinfold")]),
+    command(Cmd::Man, "man", Faces::P, Side::Local, "Prints a manual page")
+        .args("[PAGE]", 0, 1)
+        .details(
+            "PAGE is pinfold.1 (the default), pinfold.5 (the keys of service.json), ipfs-cluster-service.1 or \
+             ipfs-cluster-ctl.1. Read it with `pinfold man | man -l -`, or put it where man finds it: `pinfold man \
+             >/usr/local/share/man/man1/pinfold.1`. The packages install all of them.",
+        ),
     command(Cmd::Version, "version", Faces::PS, Side::Local, "Prints the version"),
     command(Cmd::Commands, "commands", Faces::PC, Side::Client, "Lists all commands").hidden(),
     command(Cmd::Help, "help", Faces::ALL, Side::Local, "Shows a list of commands or help for one command")

@@ -77,7 +77,7 @@ pub(super) fn parse_json(name: &str, text: &str) -> Result<Value> {
 }
 
 /// A value for a message: short, and never a secret.
-fn shown(value: &Value, secret: bool) -> String {
+pub(super) fn shown(value: &Value, secret: bool) -> String {
     if secret {
         return "a value that is not shown here".into();
     }
@@ -89,7 +89,7 @@ fn shown(value: &Value, secret: bool) -> String {
 }
 
 /// What is wrong with a value, in one line of a length for people: it often repeats the value itself.
-fn tame(why: String, value: &Value) -> String {
+pub(super) fn tame(why: String, value: &Value) -> String {
     let short = match value.as_str() {
         Some(text) if text.chars().count() > MAX_SHOWN => why.replace(text, "…"),
         _ => why,

@@ -12,7 +12,7 @@ use rustix::fs::{flock, FlockOperation};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -47,8 +47,13 @@ pub struct Folder {
     peerstore: PathBuf,
 }
 
+/// Where the packaged service keeps its peer, and what its units are started for.
+pub const SERVICE_FOLDER: &str = "/var/lib/pinfold";
+
 /// Where the addresses of other peers are kept, unless `cluster.peerstore_file` says otherwise.
 const PEERSTORE: &str = "peerstore";
+/// The configuration.
+const SERVICE_JSON: &str = "service.json";
 
 impl Folder {
     /// This folder.
@@ -62,19 +67,24 @@ impl Folder {
         Folder { peerstore: file.into(), ..self }
     }
 
-    /// The folder to use: the `-c` option, else `$IPFS_CLUSTER_PATH`, else the default of the name in `$HOME`.
+    /// The folder to use: the `-c` option, else `$IPFS_CLUSTER_PATH`, else the default of the name in `$HOME`. Under
+    /// the name pinfold, [`SERVICE_FOLDER`] stands in for that default where the package is installed, unless the
+    /// user has a peer there already: `sudo pinfold invite` is about the peer that the machine runs.
     ///
     /// # Errors
     /// [`crate::Kind::Invalid`] when none of them says where.
     pub fn find(option: Option<&Path>, face: Face) -> Result<Self> {
-        Self::find_in(option, face, |name| std::env::var_os(name).filter(|value| !value.is_empty()))
+        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        Self::find_in(option, face, Path::new(SERVICE_FOLDER), variable)
     }
 
     fn find_in(
         option: Option<&Path>,
         face: Face,
+        service: &Path,
         variable: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self> {
+        let service = (face == Face::Pinfold && service.is_dir()).then(|| service.to_owned());
         let path = match option {
             Some(path) if path.as_os_str().is_empty() => {
                 return Err(Error::invalid("-c/--config is empty; name a folder"));
@@ -83,12 +93,14 @@ impl Folder {
             None => match variable("IPFS_CLUSTER_PATH") {
                 Some(path) => PathBuf::from(path),
                 None => {
-                    let home = variable("HOME").ok_or_else(|| {
+                    let own = variable("HOME").map(|home| PathBuf::from(home).join(face.default_folder()));
+                    let made = own.as_ref().is_some_and(|own| own.join(SERVICE_JSON).symlink_metadata().is_ok());
+                    let found = if made { own } else { service.or(own) };
+                    found.ok_or_else(|| {
                         Error::invalid(
                             "there is no home folder, as HOME is not set; say where the configuration is with -c FOLDER",
                         )
-                    })?;
-                    PathBuf::from(home).join(face.default_folder())
+                    })?
                 }
             },
         };
@@ -104,7 +116,7 @@ impl Folder {
 
     /// `service.json`.
     pub fn service_json(&self) -> PathBuf {
-        self.path.join("service.json")
+        self.path.join(SERVICE_JSON)
     }
 
     /// `identity.json`.
@@ -262,6 +274,7 @@ fn write_neighbour(path: &Path, bytes: &[u8]) -> Result<PathBuf> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&next)?;
         // A mask or an ACL may have made it something else.
         file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+        keep_owner(path, &file)?;
         file.write_all(bytes)?;
         file.sync_all()
     })();
@@ -270,6 +283,20 @@ fn write_neighbour(path: &Path, bytes: &[u8]) -> Result<PathBuf> {
     }
     written.context(format!("writing {}", path.display()))?;
     Ok(next)
+}
+
+/// Gives what root writes to the one whose file it replaces, or whose folder it is in: whoever runs the peer must be
+/// able to read it.
+fn keep_owner(path: &Path, file: &File) -> std::io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let whose = std::fs::metadata(path).or_else(|_| std::fs::metadata(durable::folder_of(path)))?;
+    let now = file.metadata()?;
+    if (whose.uid(), whose.gid()) == (now.uid(), now.gid()) {
+        return Ok(());
+    }
+    std::os::unix::fs::fchown(file, Some(whose.uid()), Some(whose.gid()))
 }
 
 /// Makes a rename durable.
@@ -342,7 +369,8 @@ mod tests {
         };
         let home = |name: &str| (name == "HOME").then(|| OsString::from("/home/someone"));
         let found = |option: Option<&str>, face, variable: &dyn Fn(&str) -> Option<OsString>| {
-            Folder::find_in(option.map(Path::new), face, variable).map(|f| f.path().display().to_string())
+            Folder::find_in(option.map(Path::new), face, Path::new("/nosuch/service"), variable)
+                .map(|f| f.path().display().to_string())
         };
         assert_eq!(found(Some("/x"), Face::Pinfold, &both).expect("option"), "/x");
         assert_eq!(found(None, Face::Pinfold, &both).expect("variable"), "/var/peer");
@@ -350,6 +378,46 @@ mod tests {
         assert_eq!(found(None, Face::IpfsCluster, &home).expect("home"), "/home/someone/.ipfs-cluster");
         assert!(found(None, Face::Pinfold, &|_| None).expect_err("none").message().contains("-c FOLDER"));
         assert!(found(Some(""), Face::Pinfold, &both).is_err());
+    }
+
+    #[test]
+    fn the_folder_of_the_service_stands_in_for_a_default_that_nobody_has_made() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let (home, service) = (dir.path().join("home"), dir.path().join("service"));
+        let variable = |name: &str| (name == "HOME").then(|| home.clone().into_os_string());
+        let found = |face, variable: &dyn Fn(&str) -> Option<OsString>| {
+            Folder::find_in(None, face, &service, variable).expect("found").path().to_owned()
+        };
+        assert_eq!(found(Face::Pinfold, &variable), home.join(".pinfold"), "the package is not installed");
+        std::fs::create_dir(&service).expect("installed");
+        assert_eq!(found(Face::Pinfold, &variable), service);
+        assert_eq!(found(Face::Pinfold, &|_| None), service, "a service without a home");
+        // Scripts of ipfs-cluster bring their own folder.
+        assert_eq!(found(Face::IpfsCluster, &variable), home.join(".ipfs-cluster"));
+        std::fs::create_dir_all(home.join(".pinfold")).expect("own");
+        assert_eq!(found(Face::Pinfold, &variable), service, "an empty folder is no peer");
+        std::fs::write(home.join(".pinfold/service.json"), "{}").expect("own");
+        assert_eq!(found(Face::Pinfold, &variable), home.join(".pinfold"));
+        let option = Folder::find_in(Some(Path::new("/x")), Face::Pinfold, &service, variable);
+        assert_eq!(option.expect("option").path(), Path::new("/x"));
+    }
+
+    #[test]
+    fn what_root_writes_belongs_to_whose_folder_it_is() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let (_dir, folder) = temp();
+        let (uid, gid) = (54321, 54322);
+        std::os::unix::fs::chown(folder.path(), Some(uid), Some(gid)).expect("chown");
+        write_new_private(&folder.identity_json(), b"{}").expect("write");
+        write_private(&folder.service_json(), b"{}").expect("write");
+        let owner = |path: &Path| path.metadata().map(|m| (m.uid(), m.gid())).expect("metadata");
+        assert_eq!(owner(&folder.identity_json()), (uid, gid), "as the folder");
+        assert_eq!(owner(&folder.service_json()), (uid, gid), "as the folder");
+        std::os::unix::fs::chown(folder.service_json(), Some(11111), None).expect("chown");
+        write_private(&folder.service_json(), b"{ }").expect("write");
+        assert_eq!(owner(&folder.service_json()), (11111, gid), "as the file that was there");
     }
 
     #[test]

@@ -68,10 +68,15 @@ pub struct InitOptions {
     pub swarm_key: Option<SwarmKey>,
     /// A witness: it votes and holds no content.
     pub witness: bool,
+    /// Listen to this machine only, until somebody opens the peer ([`super::reach`]).
+    pub loopback: bool,
+    /// `cluster.bootstrap`: the peers to join through. In the file from its first moment on, so that a peer that is cut
+    /// off while it joins never founds another cluster with the secret of this one.
+    pub bootstrap: Vec<Multiaddr>,
 }
 
 /// Where [`InitOptions::swarm_key`] is kept in the folder.
-const SWARM_KEY: &str = "swarm.key";
+pub(crate) const SWARM_KEY: &str = "swarm.key";
 
 /// What was made.
 #[derive(Clone, Debug)]
@@ -138,6 +143,10 @@ pub fn new_config(options: &InitOptions) -> Result<Config> {
         };
     }
     config.consensus.witness = options.witness;
+    config.cluster.bootstrap.clone_from(&options.bootstrap);
+    if options.loopback {
+        super::reach::close(&mut config);
+    }
     let mut ids: Vec<String> = options.peers.iter().filter_map(peer_of).map(|id| id.to_string()).collect();
     ids.dedup();
     match options.consensus {

@@ -7,7 +7,7 @@ use super::Key;
 use std::fmt::Write;
 
 /// What the page says before its tables.
-const INTRODUCTION: &str = "\
+pub(crate) const INTRODUCTION: &str = "\
 # Configuration
 
 `pinfold config keys --markdown` writes this page; a test keeps it true.
@@ -18,7 +18,8 @@ boolean that is missing from a section that is there is false, as in ipfs-cluste
 the file: lists are separated by commas, maps are written `name:value,name2:value2`.
 
 Files of every age of ipfs-cluster load as they are, from the flat ones of 0.0.x on. `pinfold config check` says what
-it reads, `pinfold config upgrade` writes today's file.
+it reads, `pinfold config upgrade` writes today's file, `pinfold config set KEY=VALUE…` changes keys of it: all of them or
+none, and only if a peer would start with what it writes.
 ";
 
 /// The keys as they are shown in a terminal: one paragraph each.
@@ -62,7 +63,8 @@ pub fn page(keys: &[&Key]) -> String {
     out
 }
 
-fn kind(key: &Key) -> String {
+/// The kind of a key's value, with its unit.
+pub(crate) fn kind(key: &Key) -> String {
     match key.unit {
         Some(unit) => format!("{} of {unit}", key.kind),
         None => key.kind.to_owned(),

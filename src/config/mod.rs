@@ -16,6 +16,7 @@
 //! never opens a connection.
 
 pub mod address;
+pub mod edit;
 mod env;
 mod file;
 mod folder;
@@ -28,6 +29,7 @@ mod keys;
 pub mod manual;
 mod old;
 mod ports;
+pub mod reach;
 mod schema;
 mod setting;
 mod swarm_key;
@@ -42,7 +44,7 @@ pub(crate) mod tests;
 pub use address::{host_port, socket_addresses, HostPort};
 pub use env::Env;
 pub use file::MAX_FILE_BYTES;
-pub use folder::{write_private, Face, Folder, FolderLock};
+pub use folder::{write_private, Face, Folder, FolderLock, SERVICE_FOLDER};
 pub use identity::Identity;
 pub use keys::{
     AllocatorSection, ClusterConfig, ConnectionManager, CrdtBatching, CrdtSection, DiskInformer,

@@ -1,5 +1,6 @@
 //! The configuration as a whole: real files, files of other ages, bad files, variables, a new peer.
 
+mod edit;
 mod values;
 
 use super::init::{init, is_fresh, would_overwrite, Consensus, InitOptions, Ports};

@@ -79,7 +79,7 @@ fn collect_unknown(tree: &Value, prefix: &str, keys: &[Key], unknown: &mut Vec<S
 }
 
 /// The known key or section most like an unknown one: among its neighbours first, then by its name anywhere.
-fn nearest(path: &str, keys: &[Key]) -> Option<String> {
+pub(super) fn nearest(path: &str, keys: &[Key]) -> Option<String> {
     let (parent, name) = path.rsplit_once('.').map_or(("", path), |(parent, name)| (parent, name));
     let mut neighbours: Vec<&str> = Vec::new();
     for key in keys {

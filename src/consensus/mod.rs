@@ -129,5 +129,5 @@ pub struct Status {
     /// What we were told of a recovery of our cluster without us.
     pub superseded: Option<driver::Superseded>,
     /// Why consensus stopped, if it did (a disk error): the daemon must end.
-    pub failed: Option<String>,
+    pub failed: Option<crate::error::Error>,
 }

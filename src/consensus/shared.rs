@@ -129,7 +129,7 @@ impl Shared {
     }
 
     pub(super) fn fail(&self, error: &Error) {
-        lock(&self.status).failed = Some(error.message().to_owned());
+        lock(&self.status).failed = Some(error.clone());
     }
 
     pub(super) fn end(&self, error: &Error) {

@@ -15,16 +15,18 @@ mod legacy;
 mod nearby;
 mod notify;
 mod offline;
+mod pulse;
 mod reach;
 mod recover;
 pub(crate) mod run;
 mod scrub;
 mod signals;
+mod switch;
 mod upgrade;
 mod witness;
 
 pub use import::{state_import, ImportOverrides, Imported};
-pub use offline::{invite, state_cleanup, state_export};
+pub use offline::{invite, open, state_cleanup, state_export};
 pub use recover::{look, majority_of, state_recover, Done, Look, Offer};
 pub use run::run;
 pub use upgrade::{state_upgrade, Upgraded};
@@ -51,7 +53,18 @@ pub enum RunMode {
     /// `up`: initialise what is missing, then run.
     Up,
     /// `join TOKEN`: initialise with the token's secret, join, then run.
-    Join(String),
+    Join(Join),
+}
+
+/// How to join.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Join {
+    /// From `invite`.
+    pub token: String,
+    /// Stop as soon as the peer is in: a service runs it from then on.
+    pub once: bool,
+    /// Give up a cluster of its own that holds pins.
+    pub force: bool,
 }
 
 /// What `up` and `join` put into a fresh folder; without effect on one that is initialised.
@@ -63,6 +76,8 @@ pub struct FreshOptions {
     pub swarm_key: Option<SwarmKey>,
     /// Make it a witness. On a folder that is initialised, service.json must say the same.
     pub witness: bool,
+    /// Let it listen to this machine only.
+    pub loopback: bool,
 }
 
 /// Options of `daemon`, `up` and `join`.

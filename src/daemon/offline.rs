@@ -1,10 +1,10 @@
-//! Commands on a folder: the invite token of a running peer, and `state export | cleanup` of a
+//! Commands on a folder: the invite token of a running peer, opening it to other machines, and `state export | cleanup` of a
 //! stopped one (they take the lock, so a running daemon refuses them).
 
 use super::{enter, legacy, upgrade};
 use crate::api::own;
 use crate::api::types::Id;
-use crate::config::{self, Config, Env, Folder, Invite};
+use crate::config::{self, reach, Config, Env, Folder, Invite};
 use crate::consensus::recover;
 use crate::error::Result;
 use crate::state::{transfer, Machine, Pins};
@@ -33,8 +33,25 @@ pub fn invite(folder: &Folder) -> Result<String> {
     invite.to_token()
 }
 
+/// Lets other machines reach the peer of this folder, from its next start on. What was changed, line by line.
+///
+/// # Errors
+/// There is no configuration, or no secret in it.
+pub fn open(folder: &Folder) -> Result<Vec<String>> {
+    // A secret from a variable counts; what the variables say must not become part of the file.
+    let secret = Config::load(folder, &Env::process())?.0.cluster.secret;
+    let (mut config, _) = Config::load(folder, &Env::empty())?;
+    let own = std::mem::replace(&mut config.cluster.secret, secret);
+    let changes = reach::open(&mut config)?;
+    config.cluster.secret = own;
+    if !changes.is_empty() {
+        config.save(folder)?;
+    }
+    Ok(changes)
+}
+
 /// Opens the state of a stopped peer.
-fn open(folder: &Folder, what: &str) -> Result<(Config, config::FolderLock)> {
+fn stopped(folder: &Folder, what: &str) -> Result<(Config, config::FolderLock)> {
     let lock = folder.lock(what)?;
     let (config, _) = Config::load(folder, &Env::process())?;
     Ok((config, lock))
@@ -45,7 +62,7 @@ fn open(folder: &Folder, what: &str) -> Result<(Config, config::FolderLock)> {
 /// # Errors
 /// The folder is in use, or cannot be read or written.
 pub fn state_export(folder: &Folder, out: &mut dyn Write) -> Result<u64> {
-    let (config, _lock) = open(folder, "state export")?;
+    let (config, _lock) = stopped(folder, "state export")?;
     let data = config.resolve(folder, &config.consensus.data_folder);
     legacy::refuse(folder, &data)?;
     if !data.exists() {
@@ -57,7 +74,7 @@ pub fn state_export(folder: &Folder, out: &mut dyn Write) -> Result<u64> {
 
 /// The state with every committed entry applied: after a kill the state environment lags the log. Nothing is
 /// written: what is replayed stays in the overlay.
-fn replayed(data: &Path) -> Result<Arc<dyn StateStore>> {
+pub(super) fn replayed(data: &Path) -> Result<Arc<dyn StateStore>> {
     let (log, state) = store::open(data)?;
     let state: Arc<dyn StateStore> = Arc::new(state);
     let own = log.incarnation().raft_id;
@@ -70,7 +87,7 @@ fn replayed(data: &Path) -> Result<Arc<dyn StateStore>> {
 /// # Errors
 /// The folder is in use, or cannot be written.
 pub fn state_cleanup(folder: &Folder) -> Result<()> {
-    let (config, _lock) = open(folder, "state cleanup")?;
+    let (config, _lock) = stopped(folder, "state cleanup")?;
     let data = config.resolve(folder, &config.consensus.data_folder);
     legacy::clean_up(folder, &data, config.consensus.backups_rotate as usize)?;
     enter::forget_removal(folder);

@@ -8,15 +8,15 @@ use super::enter::{self, Entered, Entry};
 use super::signals::Stop;
 use super::upgrade::{self, Upgraded};
 use super::{
-    build, files, fresh, legacy, nearby, notify, reach, say, scrub, DaemonOptions, RunMode, STOP_LIMIT,
+    build, files, fresh, legacy, nearby, notify, pulse, reach, say, scrub, DaemonOptions, RunMode, STOP_LIMIT,
 };
 use crate::api::{self, server::Server};
 use crate::cluster::founding::Desk;
 use crate::cluster::{Cluster, Parts};
-use crate::config::{init, Config, Env, Folder, Identity};
+use crate::config::{init, Config, Env, Folder, FolderLock, Identity};
 use crate::consensus::wire_rpc::RpcWire;
 use crate::consensus::{Consensus, Start};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::ipfs::removable::{check_mounted, mounts::in_memory};
 use crate::ipfs::Ipfs;
 use crate::net::rpc::{Membership, Rpc};
@@ -29,7 +29,7 @@ use libp2p::multiaddr::Protocol;
 use libp2p::PeerId;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Between two looks at whether consensus still runs.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
@@ -40,13 +40,26 @@ const DRAIN_LIMIT: Duration = Duration::from_millis(500);
 /// Limit of leaving the cluster in a stop that leaves, moving the content included: a third of what systemd grants.
 const LEAVE_LIMIT: Duration = Duration::from_secs(30);
 
+/// How long a daemon that systemd started waits for whoever works on its folder: `state export`, an older daemon.
+const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks at whether the folder is free.
+const LOCK_AGAIN: Duration = Duration::from_millis(200);
+/// More time is asked for, for so long at most: while data is upgraded (a large one, on a slow card)...
+const UPGRADE_LIMIT: Duration = Duration::from_secs(6 * 3_600);
+/// ...while it is opened and its pages are checked...
+const OPEN_LIMIT: Duration = Duration::from_secs(3_600);
+/// ...while the cluster is looked for and caught up with, which have limits of their own...
+const ENTER_LIMIT: Duration = Duration::from_secs(600);
+/// ...and while the pins are exported at the end.
+const EXPORT_LIMIT: Duration = Duration::from_secs(3_600);
+
 /// Why a running daemon stops.
 enum Ending {
     Signal(String),
     Removed,
     /// The cluster was recovered without this peer, under this id, and has all that this peer knows.
     Superseded(u64),
-    Failed(String),
+    Failed(Error),
 }
 
 /// Runs a peer until it is told to stop.
@@ -66,9 +79,17 @@ pub fn run(options: DaemonOptions) -> Result<()> {
             None
         });
         let Some(peer) = peer.await else { return Ok(()) };
-        let peer = peer?;
-        let ending = peer.wait(&mut stop).await;
+        let mut peer = peer?;
+        let ending = match &options.mode {
+            // To leave at this stop would undo what it was started for.
+            RunMode::Join(join) if join.once => {
+                peer.config.cluster.leave_on_shutdown = false;
+                Ending::Signal("it has joined".into())
+            }
+            _ => peer.wait(&mut stop).await,
+        };
         notify::notify("STOPPING=1");
+        peer.pulse.clear();
         let insist = runtime::spawn(stop.insist());
         let result = Box::pin(peer.stop(&ending, options.leave)).await;
         insist.cancel().await;
@@ -89,8 +110,9 @@ struct Peer {
     server: Option<Server>,
     proxy: Option<Server>,
     damage: scrub::Damage,
-    _lock: crate::config::FolderLock,
-    _watchdog: Option<smol::Task<()>>,
+    _lock: FolderLock,
+    /// Tells systemd that the peer lives, and how it is.
+    pulse: Vec<smol::Task<()>>,
 }
 
 /// Members as the calls see them. Calls are served before consensus runs (it needs them), so it is filled later.
@@ -126,9 +148,9 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
         RunMode::Up => "up",
         RunMode::Join(_) => "join",
     };
-    let lock = folder.lock(what)?;
+    let lock = lock(&folder, what).await?;
     let secret_is_new = options.mode == RunMode::Up && nearby::secret_is_new(&folder, &env);
-    let invited = fresh::prepare(&folder, &options.mode, &options.fresh, &env)?;
+    let prepared = fresh::prepare(&folder, &options.mode, &options.fresh, &env)?;
     let (config, warnings) = Config::load(&folder, &env)?;
     for warning in warnings {
         log::warn!(target: "config", "{warning}");
@@ -142,7 +164,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
 
     let data = config.resolve(&folder, &config.consensus.data_folder);
     check_mounted(&data)?;
-    let joins = !options.bootstrap.is_empty() || !invited.is_empty() || !config.cluster.bootstrap.is_empty();
+    let joins = !options.bootstrap.is_empty() || !prepared.invited.is_empty() || !config.cluster.bootstrap.is_empty();
     if let Some(kind) = in_memory(&data).or_else(|| in_memory(folder.path())) {
         log::warn!(
             target: "service",
@@ -153,11 +175,13 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     legacy::before_start(&folder, &data, config.consensus.backups_rotate as usize, joins)?;
     if options.upgrade {
         let data = data.clone();
+        let _stage = notify::Stage::begin("upgrading the data", UPGRADE_LIMIT);
         let done = runtime::unblock(move || upgrade::upgrade(&data, &mut |_| Ok(true))).await?;
         if let Upgraded::Done(plan) = done {
             log::info!(target: "service", "{plan}");
         }
     }
+    let stage = notify::Stage::begin("opening the data and checking it", OPEN_LIMIT);
     let opened = {
         let data = data.clone();
         runtime::unblock(move || {
@@ -176,13 +200,15 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
         }
     };
 
+    drop(stage);
+    let stage = notify::Stage::begin("looking for the cluster", ENTER_LIMIT);
     let host = Host::start(build::host(&config, &identity)).await?;
     let members = Arc::new(Members::default());
     let rpc = Rpc::start(host.clone(), members.clone())?;
     let desk = Desk::open(&rpc, &data);
     let around = nearby::Nearby::listen(&host, &desk);
     let mut bootstrap = options.bootstrap.clone();
-    bootstrap.extend(invited);
+    bootstrap.extend(prepared.invited.iter().cloned());
     let known = reach::known_addresses(&folder, &config, &bootstrap);
     known.iter().for_each(|(peer, addresses)| host.set_addresses(*peer, addresses.clone()));
     let ipfs = build::ipfs(&config, &folder).await.context("ipfs_connector")?;
@@ -200,6 +226,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
         around: (!config.cluster.mdns_interval.is_zero() && !secret_is_new).then_some(&around),
     };
     let Entered { start: begin, chosen } = entry.decide().await?;
+    prepared.entered(&folder)?;
     let joined = matches!(begin, Start::Join { .. });
     let wire = RpcWire::new(rpc.clone());
     let consensus = Consensus::start(
@@ -248,7 +275,10 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     let patience = config.consensus.wait_for_leader_timeout;
     // Many may join at once, and each is sent the whole state.
     let patience = if joined { patience.max(enter::JOIN_LIMIT) } else { patience };
+    drop(stage);
+    let stage = notify::Stage::begin("catching up with the cluster", patience + ENTER_LIMIT);
     let waited = consensus.wait_ready(patience).await;
+    drop(stage);
     match waited {
         Ok(()) => {}
         Err(error) if joined => return Err(error.context("joined, but could not catch up")),
@@ -256,21 +286,10 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
             log::warn!(target: "cluster", "no leader yet, reads are served and writes will wait: {error}")
         }
     }
-    let watchdog = notify::watchdog_interval().map(|interval| {
-        let consensus = consensus.clone();
-        runtime::spawn(async move {
-            let mut seen = None;
-            loop {
-                // Fed by the consensus driver itself: one that hangs on its disk stops the feeding.
-                let beats = consensus.beats();
-                if seen.replace(beats) != Some(beats) {
-                    notify::notify("WATCHDOG=1");
-                }
-                runtime::sleep(interval).await;
-            }
-        })
-    });
-    let peer = Peer {
+    let gone = damage.clone();
+    let disk = pulse::Disk::of(&data.join("log").join("data.mdb"))?;
+    let watchdog = pulse::feed(consensus.clone(), disk, move |error| gone.set(error));
+    let mut peer = Peer {
         folder,
         config,
         host,
@@ -283,10 +302,25 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
         proxy,
         damage,
         _lock: lock,
-        _watchdog: watchdog,
+        pulse: watchdog.into_iter().collect(),
     };
     peer.announce(&identity);
+    peer.pulse.extend(pulse::show(me, peer.cluster.clone(), peer.state.clone()));
     Ok(peer)
+}
+
+/// Takes the folder. Under systemd nobody is there to try again, so whoever has it for a moment is waited for.
+async fn lock(folder: &Folder, what: &str) -> Result<FolderLock> {
+    let until = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match folder.lock(what) {
+            Err(error) if error.kind() == Kind::Conflict && notify::is_heard() && Instant::now() < until => {
+                notify::notify(&format!("STATUS=waiting: {error}"));
+                runtime::sleep(LOCK_AGAIN).await;
+            }
+            done => return done,
+        }
+    }
 }
 
 impl Peer {
@@ -307,7 +341,7 @@ impl Peer {
             log::info!(target: "cluster", "    - {} ({})", member.peer_id, member.name);
         }
         log::info!(target: "cluster", "** IPFS Cluster is READY **");
-        notify::notify(&format!("READY=1\nSTATUS=ready: {} peers", members.len()));
+        notify::notify(&format!("READY=1\nSTATUS={}", pulse::line(me, &self.cluster, &self.state)));
         let scheme = if self.config.restapi.as_ref().is_some_and(|r| r.tls()) { "https" } else { "http" };
         let api: Vec<String> =
             self.server.iter().flat_map(|s| s.local_addrs()).map(|a| format!("{scheme}://{a}")).collect();
@@ -337,8 +371,8 @@ impl Peer {
         let watch = async {
             loop {
                 let status = self.consensus.status();
-                if let Some(reason) = status.failed.or_else(|| self.damage.get()) {
-                    return Ending::Failed(reason);
+                if let Some(error) = status.failed.or_else(|| self.damage.get()) {
+                    return Ending::Failed(error);
                 }
                 if let Some(news) = status.superseded.filter(|news| news.covered) {
                     return Ending::Superseded(news.into);
@@ -366,6 +400,7 @@ impl Peer {
         }
         let alive = matches!(ending, Ending::Signal(_));
         let mut left = matches!(ending, Ending::Removed | Ending::Superseded(_));
+        let stage = notify::Stage::begin("stopping: leaving or handing over", LEAVE_LIMIT + STOP_LIMIT * 2);
         if alive && (leave || self.config.cluster.leave_on_shutdown) {
             match Box::pin(runtime::timeout(LEAVE_LIMIT, "leaving the cluster", self.cluster.leave())).await {
                 Ok(gone) => left = gone,
@@ -399,13 +434,16 @@ impl Peer {
                 log::warn!(target: "service", "{error}");
             }
         }
+        drop(stage);
+        let _stage = notify::Stage::begin("stopping: exporting the pin list", EXPORT_LIMIT);
         self.put_away(ending, left).await
     }
 
     /// After everything is closed: the export, or the rotation of what is no longer a member's.
     async fn put_away(self, ending: &Ending, left: bool) -> Result<()> {
-        if let Ending::Failed(reason) = ending {
-            return Err(Error::io(reason.clone()));
+        if let Ending::Failed(error) = ending {
+            // With its kind, by which systemd knows whether starting again can help.
+            return Err(error.clone());
         }
         let backups = self.folder.path().join("backups");
         let data = self.config.resolve(&self.folder, &self.config.consensus.data_folder);

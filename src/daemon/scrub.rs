@@ -30,16 +30,17 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 /// What was found wrong while running.
 #[derive(Clone, Default)]
-pub(super) struct Damage(Arc<Mutex<Option<String>>>);
+pub(super) struct Damage(Arc<Mutex<Option<Error>>>);
 
 impl Damage {
-    /// The sentence.
-    pub(super) fn get(&self) -> Option<String> {
+    /// The first that was found.
+    pub(super) fn get(&self) -> Option<Error> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set(&self, error: &Error) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+    /// Ends the peer with this error.
+    pub(super) fn set(&self, error: &Error) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.clone());
     }
 }
 

@@ -193,6 +193,18 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(TcpListener::from(socket))
 }
 
+/// Why a name that other programs on this machine know has no address here: static executables are linked to musl, which
+/// reads `/etc/hosts` and asks DNS, but nobody who answers for the names of a home network.
+fn not_asked(name: &str) -> &'static str {
+    let home = name.trim_end_matches('.').to_ascii_lowercase().ends_with(".local");
+    match cfg!(target_env = "musl") && home {
+        true => {
+            ", as pinfold asks only /etc/hosts and DNS, which know no names in .local: use the IP address"
+        }
+        false => "",
+    }
+}
+
 async fn connect(target: Target, limit: Duration, traffic: Arc<Traffic>) -> io::Result<Socket> {
     let work = async {
         let addresses: Vec<SocketAddr> = match target {
@@ -203,7 +215,7 @@ async fn connect(target: Target, limit: Duration, traffic: Arc<Traffic>) -> io::
                     crate::runtime::unblock(move || (asked.as_str(), port).to_socket_addrs()).await;
                 // The system's words name neither the name nor what to do, and their kind is none of its own.
                 let resolved = resolved.map_err(|error| {
-                    let words = format!("the name {name} has no address ({error})");
+                    let words = format!("the name {name} has no address ({error}){}", not_asked(&name));
                     io::Error::new(io::ErrorKind::NotFound, words)
                 })?;
                 resolved

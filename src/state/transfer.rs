@@ -6,15 +6,16 @@
 mod import;
 mod leaks;
 mod scan;
+mod shelf;
 
 pub use import::{import, import_all, Import, ImportOptions, Report, MAX_FAULTS};
+pub use shelf::Shelf;
 
 use super::codec::{MAX_ALLOCATIONS, MAX_METADATA_BYTES};
 use super::Pins;
 use crate::api::json;
 use crate::api::types::PinJson;
 use crate::error::{Context as _, Result};
-use crate::store::write_atomically;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -22,9 +23,6 @@ use std::path::{Path, PathBuf};
 pub const KEEP_BACKUPS: usize = 5;
 /// Longest object of an import in bytes: a pin at every limit, written with escapes, is shorter.
 pub const MAX_OBJECT: u64 = (6 * MAX_METADATA_BYTES + 64 * MAX_ALLOCATIONS) as u64 + (512 << 10);
-/// Names of backups: `pinset-000042.ndjson`.
-const PREFIX: &str = "pinset-";
-const SUFFIX: &str = ".ndjson";
 
 /// Writes all pins, one line each; how many there were.
 ///
@@ -43,29 +41,12 @@ pub fn export(pins: &Pins, out: &mut dyn Write) -> Result<u64> {
 }
 
 /// Exports into the folder `dir` under the next number and removes all but the newest
-/// [`KEEP_BACKUPS`]; the file. Numbers and not times order them: the clock of a small board may be wrong.
+/// [`KEEP_BACKUPS`]; the file.
 ///
 /// # Errors
 /// When the state cannot be read or the folder cannot be written; older backups then stay as they are.
 pub fn backup(pins: &Pins, dir: &Path) -> Result<PathBuf> {
-    let doing = || format!("the backup folder {}", dir.display());
-    crate::durable::make_folder(dir)?;
-    let mut numbers = Vec::new();
-    for entry in std::fs::read_dir(dir).context(doing())? {
-        let name = entry.context(doing())?.file_name();
-        let number =
-            name.to_str().and_then(|n| n.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse::<u64>().ok());
-        numbers.extend(number);
-    }
-    numbers.sort_unstable();
-    let file = |number: u64| dir.join(format!("{PREFIX}{number:06}{SUFFIX}"));
-    let newest = file(numbers.last().map_or(1, |n| n.saturating_add(1)));
-    write_atomically(&newest, |out| export(pins, out).map(drop))?;
-    let surplus = (numbers.len() + 1).saturating_sub(KEEP_BACKUPS);
-    for number in numbers.into_iter().take(surplus) {
-        std::fs::remove_file(file(number)).context(doing())?;
-    }
-    Ok(newest)
+    Shelf::of(dir)?.add(KEEP_BACKUPS, |out| export(pins, out).map(drop))
 }
 
 #[cfg(test)]

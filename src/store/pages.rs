@@ -132,6 +132,15 @@ fn tree_at(bytes: &[u8], at: usize) -> Option<(u32, Tree)> {
     Some((u32_at(bytes, at)?, tree))
 }
 
+/// How many bits the words have in a file that begins with these bytes, if it was written by a system with others than ours.
+fn other_words(bytes: &[u8]) -> Option<usize> {
+    let other = 12 - WORD;
+    let right = u16_at(bytes, other + 2)? == META_PAGE
+        && u32_at(bytes, other + 8)? == MAGIC
+        && u32_at(bytes, other + 12)? == VERSION;
+    right.then_some(8 * other)
+}
+
 /// One meta page, and the page size that it tells.
 fn meta_at(bytes: &[u8], number: u64) -> Result<(Meta, usize), String> {
     let read = || {
@@ -149,7 +158,10 @@ fn meta_at(bytes: &[u8], number: u64) -> Result<(Meta, usize), String> {
             && pad == 0;
         right.then_some((meta, page as usize))
     };
-    let (meta, page) = read().ok_or_else(|| format!("meta page {number} is not one of LMDB"))?;
+    let (meta, page) = read().ok_or_else(|| match other_words(bytes) {
+        Some(bits) => format!("a {bits}-bit system wrote it, and this is a {}-bit pinfold", 8 * WORD),
+        None => format!("meta page {number} is not one of LMDB"),
+    })?;
     if !page.is_power_of_two() || !(512..=65_536).contains(&page) {
         return Err(format!("meta page {number} tells pages of {page} bytes"));
     }
@@ -170,12 +182,14 @@ const VERIFIED: u64 = 64 << 20;
 /// empty is LMDB's to make.
 ///
 /// # Errors
-/// [`crate::Kind::Corrupt`] with the first fault.
+/// [`crate::Kind::Corrupt`] with the first fault; [`crate::Kind::Version`] when it is of a system with other words, as a
+/// card is that moves from a 32-bit to a 64-bit one.
 pub(crate) fn verify(file: &Path) -> Result<()> {
     let size = std::fs::metadata(file).map_or(0, |meta| meta.len());
     if size == 0 {
         return Ok(());
     }
+    refuse_other_words(file)?;
     let found = Pages::open(file, None).map(|pages| match size <= VERIFIED {
         true => pages.walk(&[], &mut |_, _, _| ()),
         false => Found::default(),
@@ -188,6 +202,19 @@ pub(crate) fn verify(file: &Path) -> Result<()> {
     Err(Error::corrupt(format!(
         "the database {} is damaged: {fault}; `pinfold state check` says what to do",
         file.display()
+    )))
+}
+
+fn refuse_other_words(file: &Path) -> Result<()> {
+    let mut bytes = [0; META];
+    // What cannot be read is told by who needs it.
+    let read = File::open(file).and_then(|file| file.read_exact_at(&mut bytes, 0));
+    let (Ok(()), Some(bits)) = (read, other_words(&bytes)) else { return Ok(()) };
+    Err(Error::version(format!(
+        "the database {} was written by a {bits}-bit pinfold and this one has {} bits: write the pins to a file with \
+         that one (`pinfold state export`), then begin with a new folder and import them, or join the cluster again",
+        file.display(),
+        8 * WORD
     )))
 }
 

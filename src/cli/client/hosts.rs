@@ -139,16 +139,27 @@ pub struct FolderApi {
 pub fn from_folder(folder: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<FolderApi> {
     let file = folder.join("service.json");
     let doing = format!("reading the API address from {}", file.display());
-    let size = std::fs::metadata(&file).context(&doing)?.len();
+    let size = std::fs::metadata(&file).map_err(|e| unreadable(&doing, &e))?.len();
     if size > MAX_CONFIG {
         return Err(Error::invalid(format!(
             "{doing}: the file has {size} bytes, which no configuration has"
         )));
     }
-    let text = std::fs::read(&file).context(&doing)?;
+    let text = std::fs::read(&file).map_err(|e| unreadable(&doing, &e))?;
     let config: Value =
         serde_json::from_slice(&text).map_err(|e| Error::invalid(format!("{doing}: not JSON: {e}")))?;
     api_of(&config, env).context(doing)
+}
+
+/// A folder that belongs to somebody else is the usual case of a peer that is a service.
+fn unreadable(doing: &str, e: &std::io::Error) -> Error {
+    match e.kind() {
+        std::io::ErrorKind::PermissionDenied => Error::from_io(
+            format!("{doing}, which is not yours to read (run this with sudo, or name the API with --host {DEFAULT_HOST})"),
+            e,
+        ),
+        _ => Error::from_io(doing, e),
+    }
 }
 
 fn api_of(config: &Value, env: &dyn Fn(&str) -> Option<String>) -> Result<FolderApi> {

@@ -18,6 +18,7 @@ use super::args::Globals;
 use super::face::Face;
 use super::failure::{Failure, Outcome};
 use crate::api::types::ErrorBody;
+use crate::config::SERVICE_FOLDER;
 use crate::trust as tls;
 use hosts::{Endpoint, Place};
 use hyper::Method;
@@ -61,9 +62,10 @@ impl Client {
         let mut endpoints = None;
         // pinfold's own folder is looked at even when nobody names it: `up` may have chosen other ports.
         let folder = globals.config.as_ref().map(PathBuf::from).or_else(|| {
-            let own = Face::Pinfold.default_folder();
-            (face == Face::Pinfold && globals.host.is_none() && own.join("service.json").is_file())
-                .then_some(own)
+            // For root that is also the folder of the packaged service; others cannot look into it.
+            let known = [Face::Pinfold.default_folder(), PathBuf::from(SERVICE_FOLDER)];
+            let asked = face == Face::Pinfold && globals.host.is_none();
+            known.into_iter().find(|folder| asked && folder.join("service.json").is_file())
         });
         if let Some(folder) = folder {
             match hosts::from_folder(&folder, env) {

@@ -1,4 +1,4 @@
-//! An LMDB environment that grows: the one place of pinfold with `unsafe` in it.
+//! An LMDB environment that grows: the one place of pinfold with `unsafe` in it (and `robust`, for C's sake).
 //!
 //! LMDB maps its file into memory, with a size that must be named when it is opened. Small boards have
 //! little address space (a map of hundreds of GiB fails on a Pi 4), so maps start small and grow when they

@@ -10,6 +10,9 @@ mod generation;
 pub mod inspect;
 pub(crate) mod log;
 mod migrate;
+// The layout and the numbers in there are those of musl on these.
+#[cfg(all(target_env = "musl", any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "arm")))]
+mod robust;
 mod space;
 mod state;
 #[cfg(test)]

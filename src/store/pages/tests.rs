@@ -76,6 +76,31 @@ fn whatever_lmdb_writes_is_whole() {
 }
 
 #[test]
+fn a_file_of_a_system_with_other_words_is_told_from_a_damaged_one() {
+    let dir = tempfile::tempdir().expect("folder");
+    let file = dir.path().join("data.mdb");
+    // The beginning of a meta page as the other kind of system writes it: a word, a page's kind, LMDB's marks.
+    let other = 12 - WORD;
+    let mut page = vec![0; 2 * 4096];
+    page[other + 2..other + 4].copy_from_slice(&META_PAGE.to_ne_bytes());
+    page[other + 8..other + 12].copy_from_slice(&MAGIC.to_ne_bytes());
+    page[other + 12..other + 16].copy_from_slice(&VERSION.to_ne_bytes());
+    std::fs::write(&file, &page).expect("file");
+    let error = verify(&file).expect_err("of another system");
+    assert_eq!(error.kind(), crate::Kind::Version, "{error}");
+    assert!(error.message().contains(&format!("by a {}-bit pinfold", 8 * other)), "{error}");
+    let clause = Pages::open(&file, None).map(drop).expect_err("of another system");
+    assert!(clause.starts_with(&format!("a {}-bit system wrote it", 8 * other)), "{clause}");
+    // With any of the marks gone it is damaged, and nothing else.
+    for at in [other + 2, other + 8, other + 12] {
+        let mut damaged = page.clone();
+        damaged[at] ^= 1;
+        std::fs::write(&file, &damaged).expect("file");
+        assert_eq!(verify(&file).expect_err("damaged").kind(), crate::Kind::Corrupt, "byte {at}");
+    }
+}
+
+#[test]
 fn a_copy_and_an_empty_environment_are_whole() {
     let dir = tempfile::tempdir().expect("folder");
     drop(open_state(dir.path(), &TINY).expect("state"));
