@@ -17,7 +17,7 @@ use crate::config::{init, Config, Env, Folder, FolderLock, Identity};
 use crate::consensus::wire_rpc::RpcWire;
 use crate::consensus::{Consensus, Start};
 use crate::error::{Context, Error, Kind, Result};
-use crate::ipfs::removable::check_mounted;
+use crate::ipfs::removable::{check_mounted, mounts::in_memory};
 use crate::ipfs::Ipfs;
 use crate::net::rpc::{Membership, Rpc};
 use crate::net::Host;
@@ -164,8 +164,14 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
 
     let data = config.resolve(&folder, &config.consensus.data_folder);
     check_mounted(&data)?;
-    let joins =
-        !options.bootstrap.is_empty() || !prepared.invited.is_empty() || !config.cluster.bootstrap.is_empty();
+    let joins = !options.bootstrap.is_empty() || !prepared.invited.is_empty() || !config.cluster.bootstrap.is_empty();
+    if let Some(kind) = in_memory(&data).or_else(|| in_memory(folder.path())) {
+        log::warn!(
+            target: "service",
+            "{} is in memory ({kind}): what is acknowledged here is gone with the power, and this peer with it",
+            folder.path().display()
+        );
+    }
     legacy::before_start(&folder, &data, config.consensus.backups_rotate as usize, joins)?;
     if options.upgrade {
         let data = data.clone();
