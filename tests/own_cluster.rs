@@ -49,7 +49,10 @@ fn an_empty_cluster_of_ones_own_gives_way_by_one_command() {
     let after = peer.config();
     assert_eq!(after["cluster"]["secret"], cluster.peers[0].config()["cluster"]["secret"]);
     assert_ne!(after["cluster"]["secret"], before["cluster"]["secret"]);
-    assert!(after["cluster"].get("bootstrap").is_none_or(|b| b.as_array().is_none_or(Vec::is_empty)), "{after}");
+    assert!(
+        after["cluster"].get("bootstrap").is_none_or(|b| b.as_array().is_none_or(Vec::is_empty)),
+        "{after}"
+    );
     // The others are on this machine, too: nothing was opened.
     assert_eq!(after["cluster"]["listen_multiaddress"], before["cluster"]["listen_multiaddress"]);
     assert_eq!(peer.id(), id);
@@ -128,7 +131,11 @@ fn a_closed_peer_is_opened_once_and_a_token_may_come_by_a_pipe() {
     let mut peer = alone(&cluster, 0);
     let listens = |peer: &Peer| peer.config()["cluster"]["listen_multiaddress"].to_string();
     assert!(listens(&peer).contains("/ip4/127.0.0.1/tcp/"), "{}", listens(&peer));
-    let mut join = pinfold().args(["-c", peer.path(), "join", "-", "--once"]).stdin(Stdio::piped()).spawn().expect("join");
+    let mut join = pinfold()
+        .args(["-c", peer.path(), "join", "-", "--once"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("join");
     writeln!(join.stdin.take().expect("pipe"), "{}", token(&cluster)).expect("told");
     assert!(join.wait().expect("joined").success());
     let said = ok(peer.ctl(&["open"]));

@@ -164,7 +164,8 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
 
     let data = config.resolve(&folder, &config.consensus.data_folder);
     check_mounted(&data)?;
-    let joins = !options.bootstrap.is_empty() || !prepared.invited.is_empty() || !config.cluster.bootstrap.is_empty();
+    let joins =
+        !options.bootstrap.is_empty() || !prepared.invited.is_empty() || !config.cluster.bootstrap.is_empty();
     if let Some(kind) = in_memory(&data).or_else(|| in_memory(folder.path())) {
         log::warn!(
             target: "service",
