@@ -8,7 +8,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use support::cluster::{cid_of, ok, Peer, SECRET};
+use support::cluster::{ok, Peer, SECRET};
 
 /// Where the meta page of a 64-bit LMDB file tells the page size: behind page header, magic, version, address and size.
 const PAGE_SIZE_AT: usize = 16 + 8 + 8 + 8;
@@ -54,6 +54,13 @@ fn page_sizes(peer: &Peer) -> Vec<u32> {
     files.iter().map(size).collect()
 }
 
+/// A CID that has its content in itself, so that pinning it is done at once.
+fn inline(n: usize) -> String {
+    let content = format!("{n:08}");
+    let bytes = [&[1, 0x55, 0, content.len() as u8], content.as_bytes()].concat();
+    format!("b{}", data_encoding::BASE32_NOPAD.encode(&bytes).to_lowercase())
+}
+
 /// A peer, and the library for its life under large pages.
 struct Board {
     peer: Peer,
@@ -87,17 +94,14 @@ impl Board {
         let file = self._tmp.path().join("file");
         std::fs::write(&file, &content).expect("file");
         let added = ok(self.peer.ctl(&["add", "-Q", file.to_str().expect("UTF-8")]));
-        // Before the others, which nobody has, stand in line.
         self.peer.wait_status(added.trim(), "pinned", 1);
         contents.push((added.trim().to_owned(), content));
         for m in 0..150 {
-            self.peer.json(
-                "POST",
-                &format!("/pins/{}?name={}", cid_of((n * 1_000 + m) as u64), "n".repeat(m % 200)),
-            );
+            self.peer
+                .json("POST", &format!("/pins/{}?name={}", inline(n * 1_000 + m), "n".repeat(m % 200)));
         }
         for m in 0..50 {
-            self.peer.json("DELETE", &format!("/pins/{}", cid_of((n * 1_000 + m * 2) as u64)));
+            self.peer.json("DELETE", &format!("/pins/{}", inline(n * 1_000 + m * 2)));
         }
         let (status, _) = self.peer.stop();
         assert!(status.success(), "{}", self.peer.log());
