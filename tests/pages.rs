@@ -97,8 +97,7 @@ impl Board {
         self.peer.wait_status(added.trim(), "pinned", 1);
         contents.push((added.trim().to_owned(), content));
         for m in 0..150 {
-            self.peer
-                .json("POST", &format!("/pins/{}?name={}", inline(n * 1_000 + m), "n".repeat(m % 200)));
+            self.peer.json("POST", &format!("/pins/{}?name={}", inline(n * 1_000 + m), "n".repeat(m % 200)));
         }
         for m in 0..50 {
             self.peer.json("DELETE", &format!("/pins/{}", inline(n * 1_000 + m * 2)));
