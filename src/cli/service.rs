@@ -159,13 +159,18 @@ impl Service<'_> {
 
     fn join_once(&self, args: &args::Join, token: &str) -> Outcome {
         let mut words = vec!["--loglevel=warning", "join", "-", "--once"];
-        words.extend([(args.witness, "--witness"), (args.force, "--force")].iter().filter_map(|(on, w)| on.then_some(*w)));
+        words.extend(
+            [(args.witness, "--witness"), (args.force, "--force")]
+                .iter()
+                .filter_map(|(on, w)| on.then_some(*w)),
+        );
         for (flag, value) in [("--ipfs", &args.ipfs), ("--swarm-key", &args.swarm_key)] {
             words.extend(value.iter().flat_map(|value| [flag, value.as_str()]));
         }
         let mut child = self.as_owner(words);
         // The token goes through a pipe: on the command line every user would see it.
-        let mut child = child.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().context("starting `pinfold join`")?;
+        let mut child =
+            child.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().context("starting `pinfold join`")?;
         let told = child.stdin.take().map_or(Ok(()), |mut pipe| pipe.write_all(token.as_bytes()));
         let status = child.wait().context("waiting for `pinfold join`")?;
         ended(status)?;
@@ -179,7 +184,8 @@ impl Service<'_> {
         if !args.force && !local::yes(local::REPLACE)? {
             return Ok(());
         }
-        let numbers = [("--replication-min", args.replication_min), ("--replication-max", args.replication_max)];
+        let numbers =
+            [("--replication-min", args.replication_min), ("--replication-max", args.replication_max)];
         let switches = [(args.reallocate, "--reallocate"), (args.skip_bad, "--skip-bad")];
         let mut words: Vec<String> = ["state", "import", "--force"].map(String::from).into();
         words.extend(numbers.iter().filter_map(|(flag, n)| n.map(|n| format!("{flag}={n}"))));
@@ -222,7 +228,9 @@ mod tests {
         let unit = |path: &str| unit_of(Path::new(path));
         assert_eq!(unit("/var/lib/pinfold").as_deref(), Some("pinfold.service"));
         assert_eq!(unit("/var/lib/pinfold-attic").as_deref(), Some("pinfold@attic.service"));
-        for other in ["/var/lib/pinfolds", "/var/lib/pinfold-", "/var/lib/pinfold-a/b", "/home/a/.pinfold", "/"] {
+        for other in
+            ["/var/lib/pinfolds", "/var/lib/pinfold-", "/var/lib/pinfold-a/b", "/home/a/.pinfold", "/"]
+        {
             assert_eq!(unit(other), None, "{other}");
         }
     }

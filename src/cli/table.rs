@@ -405,11 +405,8 @@ const LOCAL: Flag = Flag::switch("local", &[], "only on the contacted peer");
 const FORCE: Flag = Flag::switch("force", &["f"], "do not ask");
 const INSECURE: Flag =
     Flag::switch("insecure-no-secret", &[], "run without a cluster secret although strangers can connect");
-const UPGRADE: Flag = Flag::switch(
-    "upgrade",
-    &["u"],
-    "bring older data to the present format first, as `state upgrade` does",
-);
+const UPGRADE: Flag =
+    Flag::switch("upgrade", &["u"], "bring older data to the present format first, as `state upgrade` does");
 
 const IPFS: Flag =
     Flag::value("ipfs", &[], "NODE", "the IPFS node of this peer: embedded, or kubo on 127.0.0.1:5001");

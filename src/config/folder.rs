@@ -94,7 +94,8 @@ impl Folder {
                 Some(path) => PathBuf::from(path),
                 None => {
                     let own = variable("HOME").map(|home| PathBuf::from(home).join(face.default_folder()));
-                    let made = own.as_ref().is_some_and(|own| own.join(SERVICE_JSON).symlink_metadata().is_ok());
+                    let made =
+                        own.as_ref().is_some_and(|own| own.join(SERVICE_JSON).symlink_metadata().is_ok());
                     let found = if made { own } else { service.or(own) };
                     found.ok_or_else(|| {
                         Error::invalid(

@@ -93,7 +93,10 @@ mod tests {
     }
 
     fn addresses(config: &mut Config) -> Vec<String> {
-        ports(config).into_iter().flat_map(|(_, a)| a.iter().map(ToString::to_string).collect::<Vec<_>>()).collect()
+        ports(config)
+            .into_iter()
+            .flat_map(|(_, a)| a.iter().map(ToString::to_string).collect::<Vec<_>>())
+            .collect()
     }
 
     #[test]

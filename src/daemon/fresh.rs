@@ -33,12 +33,7 @@ impl Prepared {
 }
 
 /// Prepares the folder for the mode.
-pub(super) fn prepare(
-    folder: &Folder,
-    mode: &RunMode,
-    fresh: &FreshOptions,
-    env: &Env,
-) -> Result<Prepared> {
+pub(super) fn prepare(folder: &Folder, mode: &RunMode, fresh: &FreshOptions, env: &Env) -> Result<Prepared> {
     match mode {
         RunMode::Daemon => Ok(Prepared::default()),
         RunMode::Up => {

@@ -164,7 +164,8 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
 
     let data = config.resolve(&folder, &config.consensus.data_folder);
     check_mounted(&data)?;
-    let joins = !options.bootstrap.is_empty() || !prepared.invited.is_empty() || !config.cluster.bootstrap.is_empty();
+    let joins =
+        !options.bootstrap.is_empty() || !prepared.invited.is_empty() || !config.cluster.bootstrap.is_empty();
     legacy::before_start(&folder, &data, config.consensus.backups_rotate as usize, joins)?;
     if options.upgrade {
         let data = data.clone();
