@@ -25,7 +25,13 @@ fn a_backup_of_a_running_peer_is_taken_back_in_both_ways() {
     let tmp = tempfile::tempdir().expect("folder");
     let mut peer = running(tmp.path().join("p"));
     for n in 1..=3 {
-        peer.json("POST", &format!("/pins/{}?name=n{n}&mode=recursive&meta-a=b&replication-min=1&replication-max=2", cid_of(n)));
+        peer.json(
+            "POST",
+            &format!(
+                "/pins/{}?name=n{n}&mode=recursive&meta-a=b&replication-min=1&replication-max=2",
+                cid_of(n)
+            ),
+        );
     }
     let told = ok(peer.ctl(&["backup"]));
     let daily = peer.folder.join("backups/daily");
@@ -41,8 +47,11 @@ fn a_backup_of_a_running_peer_is_taken_back_in_both_ways() {
     let mut other = running(tmp.path().join("other"));
     ok(other.ctl(&["pin", "import", file.to_str().expect("UTF-8")]));
     let names = |peer: &Peer| -> Vec<String> {
-        let mut names: Vec<String> =
-            peer.lines("/allocations").iter().map(|p| format!("{} {} {}", p["cid"], p["name"], p["metadata"])).collect();
+        let mut names: Vec<String> = peer
+            .lines("/allocations")
+            .iter()
+            .map(|p| format!("{} {} {}", p["cid"], p["name"], p["metadata"]))
+            .collect();
         names.sort();
         names
     };

@@ -14,6 +14,7 @@ use std::process::{Command, Output};
 use support::clock::Clock;
 use support::cluster::{free_port, pinfold, Peer, PATIENCE, SECRET};
 use support::disk::SmallDisk;
+use support::executable::executable;
 use support::wait_for;
 
 fn one(tmp: &tempfile::TempDir) -> Peer {
@@ -115,7 +116,7 @@ fn a_healthy_peer_is_well_whether_it_runs_or_not_and_is_left_as_it_is() {
     );
     // A command for pinfold only.
     let link = tmp.path().join("ipfs-cluster-ctl");
-    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_pinfold"), &link).expect("link");
+    std::os::unix::fs::symlink(executable(), &link).expect("link");
     assert_eq!(Command::new(&link).arg("doctor").status().expect("starts").code(), Some(3));
 }
 

@@ -349,7 +349,7 @@ fn a_whole_folder_on_a_disk_that_is_not_mounted_is_not_begun_anew() {
         let script = "if [ -e /etc/fstab ]; then mount --bind \"$1\" /etc/fstab; else \
                       mount -t overlay -o lowerdir=\"$(dirname \"$1\")\":/etc overlay /etc; fi; \
                       shift; exec \"$@\"";
-        let program = env!("CARGO_BIN_EXE_pinfold");
+        let program = support::executable::executable();
         let mut command = std::process::Command::new("timeout");
         command.args(["-s", "TERM", "10", "unshare", "-m", "sh", "-c", script, "sh"]);
         command.arg(&fstab).arg(program).arg("-c").arg(&folder).arg(what);

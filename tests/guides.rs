@@ -13,7 +13,8 @@
 //!
 //! Blocks on one board share variables and working directory, like lines typed into one terminal. A `text` block after
 //! a block shows what is printed: its lines must come in this order, other lines may stand between them; `…` stands for
-//! anything within a line. `scp FILE boardN:` copies to another board's home.
+//! anything within a line. `scp FILE boardN:` copies to another board's home; `sudo` does nothing but run the command.
+//! What is indented instead of fenced (the lines of a file, commands for a real disk) is read by people only.
 
 mod support;
 
@@ -115,6 +116,10 @@ fn play(name: &str, count: usize) {
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let Some(boards) = Boards::new(count) else { return };
     boards.add_scp();
+    boards.add_sudo();
+    if name == "vpn.md" {
+        boards.add_vpn();
+    }
     let mut captured = BTreeMap::new();
     let mut running: Vec<(String, Running)> = Vec::new();
     for block in blocks(&text) {
@@ -197,6 +202,9 @@ guides! {
     composite: "composite.md" on 2;
     lost_majority: "lost-majority.md" on 3;
     hard_days: "hard-days.md" on 4;
+    external_disk: "external-disk.md" on 1;
+    vpn: "vpn.md" on 2;
+    small_boards: "small-boards.md" on 1;
 }
 
 #[test]

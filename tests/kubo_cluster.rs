@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 use support::cluster::{cid_of, ok, under_test, Cluster, Peer, PATIENCE};
+use support::executable::executable;
 use support::wait_for;
 
 /// Between two comparisons with IPFS where a test waits for one.
@@ -282,7 +283,7 @@ fn the_programs_of_ipfs_cluster_run_by_their_names() {
     let tmp = tempfile::tempdir().expect("folder");
     let programs = ["ipfs-cluster-service", "ipfs-cluster-ctl"].map(|name| {
         let at = tmp.path().join(name);
-        symlink(env!("CARGO_BIN_EXE_pinfold"), &at).expect("symlink");
+        symlink(executable(), &at).expect("symlink");
         at
     });
     let mut peer = Peer::fresh(tmp.path().join("peer"));

@@ -83,7 +83,7 @@ fn what_is_not_there_is_refused_with_what_is() {
     let folder = tempfile::tempdir().expect("folder");
     for name in &NAMES[1..] {
         let link = folder.path().join(name);
-        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_pinfold"), &link).expect("link");
+        std::os::unix::fs::symlink(support::executable::executable(), &link).expect("link");
         for word in ["man", "completion", "backup"] {
             let output = Command::new(&link).args([word, "bash"]).output().expect("starts");
             assert!(!output.status.success(), "{name} {word}");
@@ -93,7 +93,8 @@ fn what_is_not_there_is_refused_with_what_is() {
 
 /// A program that this test needs, if it is installed.
 fn has(program: &str) -> bool {
-    let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).stdout(Stdio::null()).status();
+    let found =
+        Command::new("sh").args(["-c", &format!("command -v {program}")]).stdout(Stdio::null()).status();
     let found = found.is_ok_and(|status| status.success());
     if !found {
         skip(&format!("{program} is not installed: apt-get install man-db groff mandoc zsh fish"));
@@ -117,11 +118,12 @@ fn man_and_mandoc_have_nothing_to_say_against_the_pages() {
             .expect("man");
         let said = String::from_utf8_lossy(&man.stderr).into_owned();
         assert!(man.status.success() && said.is_empty(), "{page}: {said}");
-        let lint = Command::new("mandoc").args(["-T", "lint", "-W", "warning", path]).output().expect("mandoc");
+        let lint =
+            Command::new("mandoc").args(["-T", "lint", "-W", "warning", path]).output().expect("mandoc");
         let said = String::from_utf8_lossy(&lint.stdout).into_owned();
         assert!(lint.status.success() && said.is_empty(), "{page}: {said}");
         let shown = Command::new("mandoc").args(["-T", "ascii", path]).output().expect("mandoc");
-        let shown = String::from_utf8_lossy(&shown.stdout).replace(|c| c == '\u{8}', "");
+        let shown = String::from_utf8_lossy(&shown.stdout).replace('\u{8}', "");
         assert!(!shown.contains("\\f") && !shown.contains("\\("), "{page}: roff that is shown");
     }
     let whole = |page: &str| {
@@ -142,7 +144,8 @@ fn man_and_mandoc_have_nothing_to_say_against_the_pages() {
     };
     // What can be copied from a page can be typed.
     let page = whole("pinfold.1");
-    for text in ["--replication-min", "pinfold pin add -r 2 --wait CID", "~/.pinfold", "pinfold state check"] {
+    for text in ["--replication-min", "pinfold pin add -r 2 --wait CID", "~/.pinfold", "pinfold state check"]
+    {
         assert!(page.contains(text), "{text}: {page}");
     }
     assert!(whole("pinfold.5").contains("CLUSTER_RAFT_WITNESS"));
@@ -169,8 +172,11 @@ impl Shell {
         let listing = "12D3KooWEnbHdSKYsWy2jFd9srbdrcvABEUsL5vRQZk97cjJZdxy | attic | Sees 2 other peers\\n\
                        $(touch harm)`touch harm` | x | y\\n  > Addresses: none\\n\
                        12D3KooWQkSzyWLvsjnKVw4xPgqWoqLDHFQTf2WRvuk2FwPRDxdg | cellar | ERROR\\n";
-        std::fs::write(&fake, format!("#!/bin/sh\ncase \"$*\" in *'peers ls'*) printf '%b' '{listing}' ;; esac\n"))
-            .expect("fake");
+        std::fs::write(
+            &fake,
+            format!("#!/bin/sh\ncase \"$*\" in *'peers ls'*) printf '%b' '{listing}' ;; esac\n"),
+        )
+        .expect("fake");
         std::fs::set_permissions(&fake, std::fs::Permissions::from_mode(0o755)).expect("chmod");
         Some(Shell { name, home })
     }
@@ -201,7 +207,8 @@ impl Shell {
         };
         let last = line.rsplit([' ', '=']).next().unwrap_or_default();
         let before = last.rsplit_once(',').map(|(before, _)| format!("{before},")).unwrap_or_default();
-        let flag = line.rsplit(' ').next().and_then(|w| w.split_once('=')).map(|(flag, _)| format!("{flag}="));
+        let flag =
+            line.rsplit(' ').next().and_then(|w| w.split_once('=')).map(|(flag, _)| format!("{flag}="));
         assert!(!self.home.path().join("files/harm").exists(), "{line}: a shell ran what a peer answered");
         text.lines()
             .map(|word| word.trim_end_matches(['/', ' ']))
@@ -312,7 +319,8 @@ fn completes(name: &'static str) {
     let Some(shell) = Shell::new(name) else { return };
     for (line, wanted) in EXACT {
         let offered = shell.offers(line);
-        let wanted = if *wanted == "some file" { BTreeSet::from(["some file".to_owned()]) } else { set(wanted) };
+        let wanted =
+            if *wanted == "some file" { BTreeSet::from(["some file".to_owned()]) } else { set(wanted) };
         // A name with a space is offered as it has to be typed.
         let offered: BTreeSet<String> = offered.into_iter().map(|word| word.replace("\\ ", " ")).collect();
         assert_eq!(offered, wanted, "{name}: {line:?}");
@@ -323,7 +331,10 @@ fn completes(name: &'static str) {
     }
     assert!(!top.contains("commands") && !top.contains("some file"), "{name}: {top:?}");
     let flags = shell.offers("pinfold daemon -");
-    assert!(flags.contains("--bootstrap") && flags.contains("--help") && flags.contains("--loglevel"), "{flags:?}");
+    assert!(
+        flags.contains("--bootstrap") && flags.contains("--help") && flags.contains("--loglevel"),
+        "{flags:?}"
+    );
     assert!(!flags.contains("--tracing") && !flags.contains("--encoding"), "{name}: {flags:?}");
     let files = shell.offers("pinfold add ");
     assert!(files.contains("folder") && files.iter().any(|f| f.starts_with("some")), "{name}: {files:?}");

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 use support::cluster::{free_port, Peer, PATIENCE, SECRET};
+use support::executable::executable;
 use support::wait_for;
 
 /// Lets a fresh peer try to join through `address`, until its log has these words; the log.
@@ -33,7 +34,7 @@ fn joiner_by(
         None => peer.spawn(&args),
         Some(before) => {
             let script = tmp.path().join(format!("wrapped{}", free_port()));
-            let text = format!("#!/bin/sh\n{before}\nexec {} \"$@\"\n", env!("CARGO_BIN_EXE_pinfold"));
+            let text = format!("#!/bin/sh\n{before}\nexec {} \"$@\"\n", executable().display());
             std::fs::write(&script, text).expect("script");
             std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))
                 .expect("chmod");

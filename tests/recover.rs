@@ -9,6 +9,7 @@ use std::process::{Output, Stdio};
 use std::time::Instant;
 use support::cluster::{cid_of, ok, pinfold, Cluster, Peer, PATIENCE, SECRET};
 use support::disk::SmallDisk;
+use support::executable::executable;
 use support::{copy_tree, wait_for};
 
 fn said(output: &Output) -> String {
@@ -390,7 +391,7 @@ fn a_person_is_asked() {
     peer.kill();
     for (answer, done) in [("n\n", false), ("y\n", true)] {
         // `script` gives the command a terminal.
-        let line = format!("{} -c {} state recover", env!("CARGO_BIN_EXE_pinfold"), peer.path());
+        let line = format!("{} -c {} state recover", executable().display(), peer.path());
         let mut command = std::process::Command::new("script");
         command.args(["-qec", &line, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let Ok(mut child) = command.spawn() else {

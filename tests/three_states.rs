@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 use support::cluster::{cid_of, ok, under_test, Cluster, PATIENCE};
+use support::executable::executable;
 use support::fake_kubo::{free_port, FakeKubo, Mood};
 use support::wait_for;
 
@@ -95,7 +96,7 @@ fn sync_compares_with_ipfs_now_and_recover_repairs() {
     assert_eq!((status_of(&item, peer), listed(peer, &two)), ("pinned".into(), "pinned".into()));
     // In the program of that age, too; with nothing to say it says nothing.
     let ctl = fold.cluster.path("ipfs-cluster-ctl");
-    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_pinfold"), &ctl).expect("symlink");
+    std::os::unix::fs::symlink(executable(), &ctl).expect("symlink");
     let host = format!("/ip4/127.0.0.1/tcp/{}", peer.url().rsplit(':').next().expect("port"));
     let said = |args: &[&str]| {
         let mut command = under_test(Path::new(&ctl));

@@ -38,7 +38,7 @@ for name in attic cellar; do
     use_repo "$name"
     case $options in
     *--allow-dynamic*)
-        for unit in pinfold.service pinfold@.service; do
+        for unit in pinfold.service pinfold@.service pinfold-backup.service; do
             install -D -m 644 "$root/systemd/examples/dynamic-executable.conf" \
                 "$work/$name/etc/systemd/system/$unit.d/dynamic.conf"
         done
@@ -69,6 +69,9 @@ on attic pinfold doctor >"$work/doctor" || fail "doctor: $(cat "$work/doctor")"
 expect "what the doctor looks at" "$(cat "$work/doctor")" "/var/lib/pinfold"
 refused "an invitation without sudo" "use sudo" as_user attic pinfold invite
 [ "$(on attic stat -c %a /var/lib/pinfold)" = 700 ] || fail "others can look into the folder"
+on attic systemctl start pinfold-backup || fail "the daily backup failed"
+expect "the pin in the backup" "$(on attic cat /var/lib/pinfold/backups/daily/pinset-000001.ndjson)" "$cid"
+expect "the unit's status" "$(on attic systemctl show --property StatusText pinfold)" "ready: leader, 1 of 1 peers here, "
 all_is_the_services attic
 step "installed: everybody can use it, nobody else can reach it"
 

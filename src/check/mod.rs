@@ -18,6 +18,7 @@ mod state;
 
 use crate::config::{Config, Env, Folder, FolderLock, IpfsSection};
 use crate::error::{Error, Kind, Result};
+use crate::ipfs::removable::{self, Place};
 use crate::store::lmdb::inspect;
 use crate::store::pages::Found;
 use serde::Serialize;
@@ -210,6 +211,11 @@ pub fn examine(folder: &Folder, wish: Wish, progress: &mut dyn FnMut(u64, u64)) 
     if let IpfsSection::Embedded(section) = &config.ipfs {
         let mut findings = Findings::default();
         let blocks = config.resolve(folder, &section.data_folder);
+        let place = Place { blocks: blocks.clone(), home: folder.path().to_owned() };
+        // An empty place is no store without a fault.
+        if let Err(cause) = removable::look(&place) {
+            findings.add("blocks", "disk", false, cause.message(), "check again when the disk is there");
+        }
         report.blocks = blocks::look(&blocks, lock.is_none(), wish.blocks, progress, &mut findings);
         report.findings.extend(findings.done());
     }

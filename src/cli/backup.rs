@@ -86,7 +86,9 @@ pub fn run(client: &Client, config: Option<&str>, args: &args::Backup) -> Outcom
             pins += 1;
         }
         why_not = match &newest {
-            Some(newest) if pins == 0 && !is_empty(newest) => Some("the peer has no pins, and an empty backup takes no other one's place"),
+            Some(newest) if pins == 0 && !is_empty(newest) => {
+                Some("the peer has no pins, and an empty backup takes no other one's place")
+            }
             Some(_) if sink.same.is_the_same() => Some("nothing has changed since"),
             _ => None,
         };
@@ -99,7 +101,9 @@ pub fn run(client: &Client, config: Option<&str>, args: &args::Backup) -> Outcom
     match (written, failure.into_inner(), why_not, newest) {
         (Ok(path), ..) => writeln!(out, "{pins} pins are in {}", path.display())?,
         (Err(_), Some(failure), ..) => return Err(failure),
-        (Err(_), None, Some(why), Some(newest)) => writeln!(out, "{} stays the newest: {why}", newest.display())?,
+        (Err(_), None, Some(why), Some(newest)) => {
+            writeln!(out, "{} stays the newest: {why}", newest.display())?
+        }
         (Err(error), ..) => return Err(error.into()),
     }
     Ok(out.flush()?)
@@ -141,7 +145,8 @@ impl Sink<'_> {
 fn leave_room(dir: &Path) -> Result<()> {
     // What cannot be measured is found out by writing.
     let Ok(stat) = rustix::fs::statvfs(dir) else { return Ok(()) };
-    let (free, all) = (stat.f_bavail.saturating_mul(stat.f_frsize), stat.f_blocks.saturating_mul(stat.f_frsize));
+    let (free, all) =
+        (stat.f_bavail.saturating_mul(stat.f_frsize), stat.f_blocks.saturating_mul(stat.f_frsize));
     if free >= RESERVE.min(all / LARGEST_PART) {
         return Ok(());
     }
@@ -160,7 +165,11 @@ struct Same {
 
 impl Same {
     fn to(path: Option<&Path>) -> Same {
-        Same { other: path.and_then(|path| File::open(path).ok()).map(|file| BufReader::with_capacity(PIECE, file)) }
+        Same {
+            other: path
+                .and_then(|path| File::open(path).ok())
+                .map(|file| BufReader::with_capacity(PIECE, file)),
+        }
     }
 
     fn compare(&mut self, bytes: &[u8]) {

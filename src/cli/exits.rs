@@ -107,10 +107,9 @@ mod tests {
     fn the_units_start_again_after_exactly_the_codes_that_the_table_says() {
         let helpless: Vec<String> =
             EXITS.iter().filter(|exit| !exit.again).map(|exit| exit.code.to_string()).collect();
-        for unit in [
-            include_str!("../../systemd/pinfold.service"),
-            include_str!("../../systemd/pinfold@.service"),
-        ] {
+        for unit in
+            [include_str!("../../systemd/pinfold.service"), include_str!("../../systemd/pinfold@.service")]
+        {
             let named: Vec<&str> = unit
                 .lines()
                 .filter_map(|line| line.strip_prefix("RestartPreventExitStatus="))

@@ -17,7 +17,7 @@ use crate::config::{init, Config, Env, Folder, FolderLock, Identity};
 use crate::consensus::wire_rpc::RpcWire;
 use crate::consensus::{Consensus, Start};
 use crate::error::{Context, Error, Kind, Result};
-use crate::ipfs::removable::check_mounted;
+use crate::ipfs::removable::{check_mounted, mounts::in_memory};
 use crate::ipfs::Ipfs;
 use crate::net::rpc::{Membership, Rpc};
 use crate::net::Host;
@@ -166,6 +166,13 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     check_mounted(&data)?;
     let joins =
         !options.bootstrap.is_empty() || !prepared.invited.is_empty() || !config.cluster.bootstrap.is_empty();
+    if let Some(kind) = in_memory(&data).or_else(|| in_memory(folder.path())) {
+        log::warn!(
+            target: "service",
+            "{} is in memory ({kind}): what is acknowledged here is gone with the power, and this peer with it",
+            folder.path().display()
+        );
+    }
     legacy::before_start(&folder, &data, config.consensus.backups_rotate as usize, joins)?;
     if options.upgrade {
         let data = data.clone();
@@ -282,7 +289,7 @@ async fn start(options: &DaemonOptions) -> Result<Peer> {
     }
     let gone = damage.clone();
     let disk = pulse::Disk::of(&data.join("log").join("data.mdb"))?;
-    let watchdog = pulse::feed(consensus.clone(), disk, move |error| gone.set(error));
+    let watchdog = pulse::feed(consensus.clone(), state.clone(), disk, move |error| gone.set(error));
     let mut peer = Peer {
         folder,
         config,

@@ -37,6 +37,7 @@ pub(super) fn look(folder: &Folder, config: &Config, findings: &mut Vec<Finding>
         }
     }
     for (path, wanted) in places {
+        memory(&path, findings);
         space(&path, wanted, config, folder, findings);
         writing(&path, findings);
     }
@@ -87,6 +88,19 @@ fn space(path: &Path, storage_max: u64, config: &Config, folder: &Folder, findin
         }
     }
     findings.push(Finding::ok("disk", format!("{shown} has {room}")));
+}
+
+/// A folder that is no longer there after a power cut.
+fn memory(path: &Path, findings: &mut Vec<Finding>) {
+    if let Some(kind) = mounts::in_memory(path) {
+        let what =
+            format!("{} is in memory ({kind}): what is acknowledged is gone with the power", path.display());
+        findings.push(Finding::warn(
+            "disk",
+            what,
+            "move it to a disk that is written: stop the daemon, cp -a, start with -c",
+        ));
+    }
 }
 
 /// Bytes as a person counts them.

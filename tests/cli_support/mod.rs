@@ -2,6 +2,8 @@
 //! HTTP server that answers as it is told.
 #![allow(dead_code)] // every test file uses its own half
 
+#[path = "../support/executable.rs"]
+mod executable;
 pub mod http;
 
 use std::io::{Read, Write};
@@ -25,7 +27,7 @@ pub fn command(name: &str, words: &[String], folder: &Path) -> Command {
     let link = folder.join(name);
     if !link.exists() {
         // Another test may have been quicker.
-        let _ = std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_pinfold"), &link);
+        let _ = std::os::unix::fs::symlink(executable::executable(), &link);
     }
     let mut command = Command::new(link);
     command.args(words).current_dir(folder).env_clear().env("HOME", folder);

@@ -40,7 +40,7 @@ impl Boards {
         let programs = root.path().join("bin");
         std::fs::create_dir(&programs).expect("a folder for programs");
         for name in ["pinfold", "ipfs-cluster-service", "ipfs-cluster-ctl"] {
-            std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_pinfold"), programs.join(name)).expect("a link");
+            std::os::unix::fs::symlink(super::executable::executable(), programs.join(name)).expect("a link");
         }
         if let Some(kubo) = super::kubo() {
             std::os::unix::fs::symlink(kubo, programs.join("ipfs")).expect("a link");
@@ -70,15 +70,47 @@ impl Boards {
 
     /// Adds a stand-in for `scp FILE… boardN:[NAME]`, which copies between the homes.
     pub fn add_scp(&self) {
-        use std::os::unix::fs::PermissionsExt;
         let root = self.root.path().display();
         let script = format!(
             "#!/bin/sh\nset -eu\nfor last; do :; done\nboard=${{last%%:*}}\nname=${{last#*:}}\n\
              while [ $# -gt 1 ]; do cp -r \"$1\" \"{root}/$board/$name\"; shift; done\n"
         );
-        let path = self.programs.join("scp");
+        self.add_program("scp", &script);
+    }
+
+    /// Adds a stand-in for `sudo`, for root already types the commands.
+    pub fn add_sudo(&self) {
+        self.add_program("sudo", "#!/bin/sh\nexec \"$@\"\n");
+    }
+
+    fn add_program(&self, name: &str, script: &str) {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.programs.join(name);
         std::fs::write(&path, script).expect("a script");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("a mode");
+    }
+
+    /// Takes the boards' local network away and gives them one as a VPN makes it: an interface `tailscale0` with the
+    /// addresses 100.100.0.N and fd7a:115c:a1e0::N and the small packets of a tunnel, and the command that tells them.
+    pub fn add_vpn(&self) {
+        ip(&["-n", &self.switch, "link", "add", "br1", "type", "bridge"]);
+        ip(&["-n", &self.switch, "link", "set", "br1", "up"]);
+        for (n, board) in (1..).zip(&self.names) {
+            let port = format!("vpn{n}");
+            let card = ["type", "veth", "peer", "name", "tailscale0", "netns", board];
+            ip(&[&["-n", &self.switch, "link", "add", &port][..], &card].concat());
+            ip(&["-n", &self.switch, "link", "set", &port, "mtu", "1280", "master", "br1", "up"]);
+            let four = format!("100.100.0.{n}/10");
+            let six = format!("fd7a:115c:a1e0::{n}/48");
+            ip(&["-n", board, "addr", "add", &four, "dev", "tailscale0"]);
+            ip(&["-n", board, "-6", "addr", "add", &six, "dev", "tailscale0", "nodad"]);
+            ip(&["-n", board, "link", "set", "tailscale0", "mtu", "1280", "up"]);
+            // Each in another house.
+            ip(&["-n", board, "link", "set", "eth0", "down"]);
+        }
+        let script = "#!/bin/sh\n[ \"$1\" = ip ] || exit 1\nn=${HOME##*board}\n\
+                      case $2 in -4) echo 100.100.0.$n ;; -6) echo fd7a:115c:a1e0::$n ;; esac\n";
+        self.add_program("tailscale", script);
     }
 
     /// The home folder of board `n` (from 1), where its commands start.
@@ -110,8 +142,9 @@ impl Boards {
 
     /// A program on board `n`, with a clean environment.
     pub fn command(&self, n: usize, program: &str) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.names[n - 1], program]);
+        // Not `ip netns exec`, which gives each command its own view of what is mounted.
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.names[n - 1])).arg(program);
         let path = format!("{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", self.programs.display());
         command.env_clear().env("PATH", path).env("HOME", self.home(n)).env("IPFS_TELEMETRY", "off");
         command.env("TMPDIR", self.root.path()).env("LANG", "C.UTF-8");
@@ -210,6 +243,12 @@ impl Drop for Boards {
                 let _ = Command::new("kill").args(["-9", pid]).output();
             }
             let _ = Command::new("ip").args(["netns", "del", name]).output();
+        }
+        // What the commands of a guide have mounted; the folder is removed after this.
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let places = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        for place in places.filter(|place| Path::new(place).starts_with(self.root.path())) {
+            let _ = Command::new("umount").args(["-l", place]).output();
         }
     }
 }

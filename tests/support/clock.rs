@@ -68,11 +68,14 @@ impl Clock {
         file.expect("offset").write_all_at(&seconds.to_ne_bytes(), 0).expect("offset");
     }
 
+    /// Makes a command live by this clock.
+    pub fn of(&self, command: &mut std::process::Command) {
+        command.env("LD_PRELOAD", &self.library).env("PINFOLD_TEST_CLOCK", &self.offset);
+    }
+
     /// Starts a peer that lives by this clock.
     pub fn start(&self, peer: &mut super::cluster::Peer) {
-        peer.spawn_with(&["daemon"], |command| {
-            command.env("LD_PRELOAD", &self.library).env("PINFOLD_TEST_CLOCK", &self.offset);
-        });
+        peer.spawn_with(&["daemon"], |command| self.of(command));
         peer.wait_ready();
     }
 }

@@ -1,5 +1,6 @@
 //! Real pinfold processes on loopback, each in a temporary folder, on ports that were free.
 
+use super::executable::executable;
 use super::wait_for;
 use serde_json::Value;
 use std::fs::File;
@@ -29,7 +30,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The executable under test.
 pub fn pinfold() -> Command {
-    under_test(Path::new(env!("CARGO_BIN_EXE_pinfold")))
+    under_test(&executable())
 }
 
 /// The same by another name.
@@ -59,19 +60,31 @@ pub fn ok(output: Output) -> String {
 /// One peer: its folder, and its process while it runs.
 pub struct Peer {
     pub folder: PathBuf,
+    /// What it is run by, and its commands.
+    program: PathBuf,
     child: Option<Child>,
 }
 
 impl Peer {
     /// A folder that is not initialised.
     pub fn fresh(folder: PathBuf) -> Peer {
-        Peer { folder, child: None }
+        Peer::fresh_by(&executable(), folder)
+    }
+
+    /// The same for another executable.
+    pub fn fresh_by(program: &Path, folder: PathBuf) -> Peer {
+        Peer { folder, program: program.to_path_buf(), child: None }
     }
 
     /// Initialises with the embedded node on random ports.
     pub fn init(folder: PathBuf, name: &str, secret: &str) -> Peer {
-        let peer = Peer::fresh(folder);
-        let mut init = pinfold();
+        Peer::init_by(&executable(), folder, name, secret)
+    }
+
+    /// The same with another executable.
+    pub fn init_by(program: &Path, folder: PathBuf, name: &str, secret: &str) -> Peer {
+        let peer = Peer::fresh_by(program, folder);
+        let mut init = under_test(program);
         init.env("CLUSTER_SECRET", secret).env("CLUSTER_PEERNAME", name);
         init.args(["-c", peer.path(), "init", "--randomports"]);
         ok(init.output().expect("init starts"));
@@ -125,7 +138,7 @@ impl Peer {
 
     /// The same, with variables and more.
     pub fn spawn_with(&mut self, args: &[&str], change: impl FnOnce(&mut Command)) {
-        let mut command = pinfold();
+        let mut command = under_test(&self.program);
         change(&mut command);
         self.spawn_by(command, args);
     }
@@ -259,12 +272,9 @@ impl Peer {
 
     /// Runs a client command against this peer.
     pub fn ctl(&self, args: &[&str]) -> Output {
-        pinfold()
-            .args(["-c", self.path()])
-            .args(args)
-            .stdin(Stdio::null())
-            .output()
-            .expect("the executable starts")
+        let mut command = under_test(&self.program);
+        command.args(["-c", self.path()]).args(args).stdin(Stdio::null());
+        command.output().expect("the executable starts")
     }
 
     /// The pin list of this peer: CIDs, sorted.

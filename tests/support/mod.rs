@@ -6,7 +6,9 @@ pub mod boards;
 pub mod clock;
 pub mod cluster;
 pub mod disk;
+pub mod executable;
 pub mod fake_kubo;
+pub mod foreign;
 pub mod loop_disk;
 
 use std::path::{Path, PathBuf};

@@ -16,6 +16,7 @@ use crate::history::{Door, Load, Silence, Wish};
 use crate::support::boards::{self, Boards};
 use crate::support::cluster::{is_root, Peer, SECRET};
 use crate::support::disk::SmallDisk;
+use crate::support::executable::executable;
 use crate::support::{skip, wait_for};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -229,7 +230,7 @@ impl Arena {
                 // Without a line for each request: it would drown the rest.
                 "#!/bin/sh\nexec {}{} -l info,restapilog:error \"$@\"\n",
                 inside.unwrap_or_default(),
-                env!("CARGO_BIN_EXE_pinfold")
+                executable().display()
             );
             std::fs::write(&program, script).expect("a script");
             let mode = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);

@@ -17,9 +17,7 @@ pub(super) fn script(face: Face) -> String {
     );
     at(&mut out, &function, &entries);
     value(&mut out, &function, &entries);
-    out.push_str(
-        &ENGINE.replace("@FUNCTION@", &function).replace("@NAME@", name),
-    );
+    out.push_str(&ENGINE.replace("@FUNCTION@", &function).replace("@NAME@", name));
     out
 }
 

@@ -23,10 +23,18 @@ pub(super) fn script(face: Face) -> String {
 
 /// Which commands stand behind which.
 fn children(out: &mut String, function: &str, entries: &[Entry]) {
-    let _ = writeln!(out, "# The commands behind those of $argv[1].\nfunction {function}_children\n    switch \"$argv[1]\"");
+    let _ = writeln!(
+        out,
+        "# The commands behind those of $argv[1].\nfunction {function}_children\n    switch \"$argv[1]\""
+    );
     for entry in entries.iter().filter(|entry| !entry.children.is_empty()) {
         let names: Vec<&str> = entry.children.iter().map(|c| c.name).collect();
-        let _ = writeln!(out, "        case '{}'\n            string split ' ' '{}'", path(entry), names.join(" "));
+        let _ = writeln!(
+            out,
+            "        case '{}'\n            string split ' ' '{}'",
+            path(entry),
+            names.join(" ")
+        );
     }
     out.push_str("    end\nend\n\n");
 }
@@ -35,10 +43,16 @@ fn children(out: &mut String, function: &str, entries: &[Entry]) {
 fn valued(out: &mut String, function: &str, entries: &[Entry]) {
     let _ = writeln!(out, "# The flags with a value behind the commands of $argv[1].\nfunction {function}_valued\n    switch \"$argv[1]\"");
     for entry in entries {
-        let names = entry.flags.iter().filter(|shown| shown.flag.value.is_some()).flat_map(|shown| &shown.names);
+        let names =
+            entry.flags.iter().filter(|shown| shown.flag.value.is_some()).flat_map(|shown| &shown.names);
         let names: Vec<&str> = names.map(|name| name.trim_start_matches('-')).collect();
         if !names.is_empty() {
-            let _ = writeln!(out, "        case '{}'\n            string split ' ' '{}'", path(entry), names.join(" "));
+            let _ = writeln!(
+                out,
+                "        case '{}'\n            string split ' ' '{}'",
+                path(entry),
+                names.join(" ")
+            );
         }
     }
     out.push_str("    end\nend\n\n");
@@ -57,7 +71,10 @@ fn lines(out: &mut String, name: &str, function: &str, entry: &Entry, entries: &
     for shown in &entry.flags {
         let mut line = begin.clone();
         for name in &shown.names {
-            let (option, bare) = if name.starts_with("--") { ("-l", &name[2..]) } else { ("-s", &name[1..]) };
+            let (option, bare) = match name.strip_prefix("--") {
+                Some(long) => ("-l", long),
+                None => ("-s", name.trim_start_matches('-')),
+            };
             let _ = write!(line, " {option} {bare}");
         }
         if shown.flag.value.is_some() {

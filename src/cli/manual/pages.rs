@@ -215,7 +215,9 @@ pub(super) fn configuration() -> String {
     }
     page.term(&italic("~/.pinfold/service.json"), "The configuration of a peer that a person started.");
     page.section("EXAMPLES");
-    page.paragraph("Two copies of everything that does not say otherwise, and a disk of its own for the blocks:");
+    page.paragraph(
+        "Two copies of everything that does not say otherwise, and a disk of its own for the blocks:",
+    );
     page.example(
         "{\n  \"cluster\": {\n    \"replication_factor_min\": 1,\n    \"replication_factor_max\": 2\n  },\n  \"ipfs_connector\": \
          {\n    \"embedded\": { \"data_folder\": \"/srv/blocks/ipfs\" }\n  }\n}",

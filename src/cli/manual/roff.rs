@@ -157,6 +157,8 @@ pub(super) fn code(text: &str) -> String {
         match c {
             '-' => out.push_str("\\-"),
             '\'' => out.push_str("\\(aq"),
+            // A long list may go on in the next line.
+            ',' => out.push_str(",\\:"),
             c => push(&mut out, c),
         }
     }
@@ -196,7 +198,10 @@ mod tests {
     #[test]
     fn what_would_be_a_command_of_roff_is_text() {
         assert_eq!(code(r"a\b -c 'd' ~/.x"), r"a\(rsb \-c \(aqd\(aq \(ti/.x");
-        assert_eq!(prose("say `x -y` or --z, -1, a-b \"q\" …"), "say \\fBx \\-y\\fR or \\-\\-z, \\-1, a-b \\(dqq\\(dq \\[u2026]");
+        assert_eq!(
+            prose("say `x -y` or --z, -1, a-b \"q\" …"),
+            "say \\fBx \\-y\\fR or \\-\\-z, \\-1, a-b \\(dqq\\(dq \\[u2026]"
+        );
         let mut page = Page(String::new(), false);
         page.text(".SH is no title, and 'tis no comment");
         page.example(".PP\n'quoted'");

@@ -21,7 +21,10 @@ pub(super) const FILES: &[(&str, &str)] = &[
 
 /// Files of an installation by a package.
 pub(super) const INSTALLED: &[(&str, &str)] = &[
-    ("/var/lib/pinfold", "The folder of the peer that the service manager runs (`systemctl status pinfold`)."),
+    (
+        "/var/lib/pinfold",
+        "The folder of the peer that the service manager runs (`systemctl status pinfold`).",
+    ),
     ("/etc/default/pinfold", "Variables and options of that peer."),
 ];
 
@@ -55,7 +58,10 @@ pub(super) fn examples(face: Face) -> &'static [(&'static str, &'static str)] {
                 "A folder on all boards, and who holds it:",
                 "pinfold add -r holiday/ --name holiday\npinfold status",
             ),
-            ("Two copies of something from elsewhere, waiting until they are there:", "pinfold pin add -r 2 --wait CID"),
+            (
+                "Two copies of something from elsewhere, waiting until they are there:",
+                "pinfold pin add -r 2 --wait CID",
+            ),
             ("A board that never comes back:", "pinfold peers rm PEER"),
             ("What is wrong with this board:", "pinfold doctor"),
             ("A peer of its own with another folder:", "pinfold -c /srv/second up"),
@@ -66,12 +72,21 @@ pub(super) fn examples(face: Face) -> &'static [(&'static str, &'static str)] {
                 "Joining the cluster of another peer:",
                 "ipfs-cluster-service daemon --bootstrap /ip4/192.168.1.2/tcp/9096/p2p/PEER",
             ),
-            ("The pin list of a stopped peer, out and in:", "ipfs-cluster-service state export >pins.json\nipfs-cluster-service state import pins.json"),
+            (
+                "The pin list of a stopped peer, out and in:",
+                "ipfs-cluster-service state export >pins.json\nipfs-cluster-service state import pins.json",
+            ),
         ],
         Face::Ctl => &[
-            ("The peers of a cluster elsewhere:", "ipfs-cluster-ctl --host /dns4/attic.local/tcp/9094 peers ls"),
+            (
+                "The peers of a cluster elsewhere:",
+                "ipfs-cluster-ctl --host /dns4/attic.local/tcp/9094 peers ls",
+            ),
             ("A file on two to three peers:", "ipfs-cluster-ctl add --rmin 2 --rmax 3 holiday.jpg"),
-            ("What is in error, and another try:", "ipfs-cluster-ctl status --filter error\nipfs-cluster-ctl recover"),
+            (
+                "What is in error, and another try:",
+                "ipfs-cluster-ctl status --filter error\nipfs-cluster-ctl recover",
+            ),
         ],
     }
 }

@@ -47,7 +47,11 @@ const STATUSES: &[&str] = &[
 /// By long name and placeholder of the flag.
 const OF_FLAGS: &[(&str, &str, Values)] = &[
     ("config", "FOLDER", Values::Folder),
-    ("loglevel", "LEVEL", Values::Words(&["critical", "error", "warning", "notice", "info", "debug", "trace"])),
+    (
+        "loglevel",
+        "LEVEL",
+        Values::Words(&["critical", "error", "warning", "notice", "info", "debug", "trace"]),
+    ),
     ("encoding", "FORMAT", Values::Words(&["text", "json"])),
     ("consensus", "NAME", Values::Words(&["raft", "crdt"])),
     ("ipfs", "NODE", Values::Words(&["embedded", "kubo"])),

@@ -39,6 +39,7 @@ use futures::stream::BoxStream;
 use libp2p::{Multiaddr, PeerId};
 use mounts::Health;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -164,6 +165,40 @@ pub fn check_mounted(folder: &std::path::Path) -> Result<()> {
     }
 }
 
+fn unplugged(place: &Place) -> Error {
+    let shown = place.blocks.display();
+    Error::unavailable(format!(
+        "the disk with the blocks ({shown}) was unplugged: unmount it (umount -l), plug it in again and mount it"
+    ))
+}
+
+fn shut_down(place: &Place) -> Error {
+    let shown = place.blocks.display();
+    Error::unavailable(format!(
+        "the file system of {shown} was shut down after errors: unmount it, check the disk (fsck), and mount it again"
+    ))
+}
+
+fn only_readable(place: &Place, so: &str) -> Error {
+    let shown = place.blocks.display();
+    Error::unavailable(format!(
+        "the disk with the blocks ({shown}) can only be read: {so}; see `dmesg`, check the disk, and mount it again to \
+         write (mount -o remount,rw)"
+    ))
+}
+
+/// Why a store must not be opened although its files are there: what is left of an unplugged disk in memory looks like
+/// one for a while.
+fn ailment(place: &Place) -> Option<Error> {
+    let device = place.blocks.metadata().ok()?.dev();
+    match mounts::health(&place.blocks) {
+        _ if mounts::device_is_gone(device) => Some(unplugged(place)),
+        Health::Dead => Some(shut_down(place)),
+        Health::ReadOnly => Some(only_readable(place, "nothing is served until it can be written")),
+        Health::Well => None,
+    }
+}
+
 /// Whose fault it is that a node cannot be opened.
 enum Cause {
     Disk,
@@ -181,7 +216,11 @@ impl Inner {
     async fn open(&self) -> Result<Embedded, (Cause, Error)> {
         let disk = |error| (Cause::Disk, error);
         let place = self.place.clone();
-        let (found, apart) = runtime::unblock(move || (mark::examine(&place), place.was_apart())).await;
+        let (found, apart) = runtime::unblock(move || {
+            let found = mark::examine(&place).and_then(|found| ailment(&place).map_or(Ok(found), Err));
+            (found, place.was_apart())
+        })
+        .await;
         let found = found.map_err(disk)?;
         if let mark::Found::None(_) = found {
             log::info!(target: "embedded", "a new block store is made in {}", self.place.blocks.display());
@@ -255,11 +294,7 @@ impl Inner {
     fn only_read(&self) {
         let mut state = lock(&self.state);
         if state.node.is_some() && state.trouble.is_none() {
-            let cause = Error::unavailable(format!(
-                "the disk with the blocks ({}) can only be read: what is there is served, nothing more is taken; see \
-                 `dmesg`, check the disk, and mount it again to write (mount -o remount,rw)",
-                self.place.blocks.display()
-            ));
+            let cause = only_readable(&self.place, "what is there is served, nothing more is taken");
             log::error!(target: "embedded", "{cause}");
             state.trouble = Some(cause);
         }
@@ -279,9 +314,7 @@ impl Inner {
             Some(Seen::Gone(error.unwrap_or_else(|| Error::unavailable(why))))
         };
         if mounts::device_is_gone(store.device()) {
-            return Some(Seen::Gone(Error::unavailable(format!(
-                "the disk with the blocks ({shown}) was unplugged: plug it in again and mount it"
-            ))));
+            return Some(Seen::Gone(unplugged(&self.place)));
         }
         match store.is_still_there() {
             Ok(true) => {}
@@ -289,15 +322,13 @@ impl Inner {
             Err(error) => return gone(format!("{shown} cannot be looked at: {error}")),
         }
         Some(match (mounts::health(&self.place.blocks), store.trouble()) {
-            (Health::Dead, _) => Seen::Gone(Error::unavailable(format!(
-                "the file system of {shown} was shut down after errors: unmount it, check the disk (fsck), and mount it again"
-            ))),
+            (Health::Dead, _) => Seen::Gone(shut_down(&self.place)),
             (Health::ReadOnly, _) => Seen::ReadOnly,
             (Health::Well, Some(error)) => Seen::Doubtful(error),
             // It was read-only: what the store believes to be written may not be.
-            (Health::Well, None) if ailing => {
-                Seen::Doubtful(Error::unavailable(format!("the disk with the blocks ({shown}) was read-only")))
-            }
+            (Health::Well, None) if ailing => Seen::Doubtful(Error::unavailable(format!(
+                "the disk with the blocks ({shown}) was read-only"
+            ))),
             (Health::Well, None) => Seen::Well,
         })
     }

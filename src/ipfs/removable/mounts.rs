@@ -105,6 +105,28 @@ fn health_in(mountinfo: &str, folder: &Path) -> Health {
     }
 }
 
+/// In what memory a folder lies, when that is no disk: then nothing in it survives the power. An overlay of a system
+/// that is kept read-only (raspi-config, overlayroot) writes to memory; one of a container does not.
+pub(crate) fn in_memory(folder: &Path) -> Option<&'static str> {
+    const TMPFS: u64 = 0x0102_1994;
+    const RAMFS: u64 = 0x8584_58f6;
+    const OVERLAY: u64 = 0x794c_7630;
+    // Its type differs between 32 and 64 bits; magic numbers have 32.
+    let kind = rustix::fs::statfs(folder).ok()?.f_type as u64 & 0xffff_ffff;
+    let boot = || std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    match kind {
+        TMPFS => Some("tmpfs"),
+        RAMFS => Some("ramfs"),
+        OVERLAY if is_overlaid(&boot()) => Some("an overlay of a system that is kept read-only"),
+        _ => None,
+    }
+}
+
+/// Whether this kernel was told to keep the root as it is and to write to memory.
+fn is_overlaid(cmdline: &str) -> bool {
+    cmdline.split_whitespace().any(|word| word == "boot=overlay" || word.starts_with("overlayroot=tmpfs"))
+}
+
 /// Whether a block device was there and is no more: its plug was pulled. File systems without one have none to lose.
 pub(super) fn device_is_gone(device: u64) -> bool {
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
@@ -196,6 +218,14 @@ mod tests {
         assert_eq!(of("rw", "rw,shutdown,emergency_ro"), Health::Dead);
         assert_eq!(of("rw", "rw,errors=remount-ro"), Health::Well, "what shall happen has not happened");
         assert_eq!(health_in(ROOT, Path::new("/mnt/disk")), Health::Well);
+    }
+
+    #[test]
+    fn a_root_that_is_kept_as_it_is_writes_to_memory() {
+        assert!(is_overlaid("console=tty1 root=PARTUUID=1 boot=overlay rw"));
+        assert!(is_overlaid("overlayroot=tmpfs:recurse=0"));
+        assert!(!is_overlaid("root=/dev/mmcblk0p2 overlayroot=disabled"));
+        assert_eq!(in_memory(Path::new("/proc")), None);
     }
 
     #[test]
