@@ -191,8 +191,12 @@ mod tests {
         }
 
         fn more(&self, meals: u64, why: &str) {
-            let (before, deadline) = (self.meals(), Instant::now() + Duration::from_secs(30));
-            while self.meals() < before + meals {
+            self.in_all(self.meals() + meals, why);
+        }
+
+        fn in_all(&self, meals: u64, why: &str) {
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while self.meals() < meals {
                 assert!(Instant::now() < deadline, "{why}: {} meals", self.meals());
                 std::thread::sleep(INTERVAL);
             }
@@ -251,7 +255,7 @@ mod tests {
             Ok(())
         });
         let (fed, _task) = start(driver().1, ask);
-        fed.more(1, "the first meal is at once");
+        fed.in_all(1, "the first meal is at once");
         fed.none("the disk hangs");
         // It comes back, for good.
         drop(answer);
