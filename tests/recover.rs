@@ -193,6 +193,8 @@ fn old_boards_that_know_more_are_not_told_to_forget_it() {
     let mut cluster = Cluster::of(3);
     cluster.peers[0].json("POST", &format!("/pins/{}?replication-min=1&replication-max=1", cid_of(1)));
     cluster.peers[2].wait_status(&cid_of(1), "pin_queued", 0);
+    // A majority was enough for the answer; the third must have it, too.
+    wait_pins(&cluster.peers[2], &[cid_of(1)]);
     // The third is cut off and recovered by mistake, while the others went on.
     cluster.peers[2].kill();
     cluster.peers[0].json("POST", &format!("/pins/{}?replication-min=1&replication-max=1", cid_of(2)));
