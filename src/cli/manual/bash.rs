@@ -3,8 +3,8 @@
 //! It needs nothing but bash 4: the package bash-completion only loads it. bash makes three words of `--flag=value`, and
 //! names with a colon or a comma are its own affair; what is offered has neither.
 
-use super::values::{of_arguments, of_flag, Values};
-use super::{entries, identifier, Entry};
+use super::actions::{action, by_flag};
+use super::{entries, identifier, names, Entry};
 use crate::cli::face::Face;
 use std::fmt::Write;
 
@@ -26,19 +26,16 @@ fn at(out: &mut String, function: &str, entries: &[Entry]) {
     let _ = writeln!(out, "# What can stand behind the commands of $1: further commands, flags, arguments.");
     let _ = writeln!(out, "{function}_at() {{\n    children='' flags='' arguments=''\n    case \"$1\" in");
     for entry in entries {
-        let words: Vec<&str> = entry.path.iter().map(|c| c.name).collect();
-        let _ = writeln!(out, "    '{}')", words.join(" "));
-        let children: Vec<&str> = entry.children.iter().map(|c| c.name).collect();
-        if !children.is_empty() {
-            let _ = writeln!(out, "        children='{}'", children.join(" "));
+        let _ = writeln!(out, "    '{}')", entry.words());
+        if !entry.children.is_empty() {
+            let _ = writeln!(out, "        children='{}'", names(&entry.children));
         }
-        let arguments = entry.path.last().map_or(Values::Nothing, |command| of_arguments(command));
-        if let Some(action) = action(arguments, entries) {
+        if let Some(action) = action(entry.arguments(), entries) {
             let _ = writeln!(out, "        arguments='{action}'");
         }
-        let names = entry.flags.iter().flat_map(|shown| &shown.names).map(String::as_str);
-        let names: Vec<&str> = names.chain(["--help", "-h"]).collect();
-        let _ = writeln!(out, "        flags='{}' ;;", names.join(" "));
+        let flags = entry.flags.iter().flat_map(|shown| &shown.names).map(String::as_str);
+        let flags: Vec<&str> = flags.chain(["--help", "-h"]).collect();
+        let _ = writeln!(out, "        flags='{}' ;;", flags.join(" "));
     }
     out.push_str("    *) return 1 ;;\n    esac\n}\n\n");
 }
@@ -47,40 +44,10 @@ fn at(out: &mut String, function: &str, entries: &[Entry]) {
 fn value(out: &mut String, function: &str, entries: &[Entry]) {
     let _ = writeln!(out, "# What the value of the flag $2 (without dashes) can be behind the commands of $1; fails for a switch.");
     let _ = writeln!(out, "{function}_value() {{\n    value=''\n    case \"$1:$2\" in");
-    let mut arms: Vec<(String, Vec<String>)> = Vec::new();
-    for entry in entries {
-        let words: Vec<&str> = entry.path.iter().map(|c| c.name).collect();
-        for shown in entry.flags.iter().filter(|shown| shown.flag.value.is_some()) {
-            let action = action(of_flag(shown.flag), entries).unwrap_or_default();
-            let bare = shown.names.iter().map(|name| name.trim_start_matches('-'));
-            let patterns = bare.map(|name| format!("'{}:{name}'", words.join(" ")));
-            match arms.iter_mut().find(|(known, _)| *known == action) {
-                Some((_, all)) => all.extend(patterns),
-                None => arms.push((action, patterns.collect())),
-            }
-        }
-    }
-    for (action, patterns) in arms {
+    for (action, patterns) in by_flag(entries) {
         let _ = writeln!(out, "    {})\n        value='{action}' ;;", patterns.join(" | \\\n    "));
     }
     out.push_str("    *) return 1 ;;\n    esac\n}\n\n");
-}
-
-/// What the engine below does for a value: a word of its own language.
-pub(super) fn action(values: Values, entries: &[Entry]) -> Option<String> {
-    Some(match values {
-        Values::Nothing => return None,
-        Values::Words(words) => format!("words {}", words.join(" ")),
-        Values::List(words) => format!("list {}", words.join(" ")),
-        Values::File => "file".into(),
-        Values::Folder => "folder".into(),
-        Values::Peer => "peer".into(),
-        Values::Peers => "peers".into(),
-        Values::Commands => {
-            let top = entries.first().map_or(&[][..], |entry| &entry.children[..]);
-            format!("words {}", top.iter().map(|c| c.name).collect::<Vec<_>>().join(" "))
-        }
-    })
 }
 
 /// The part that is the same for all.

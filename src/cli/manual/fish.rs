@@ -1,7 +1,7 @@
 //! Completions for fish: one line for each command, flag and argument, with the words before the cursor as condition.
 
-use super::values::{of_arguments, of_flag, Values};
-use super::{entries, identifier, Entry};
+use super::values::{of_flag, Values};
+use super::{commands, entries, identifier, names, Entry};
 use crate::cli::face::Face;
 use std::fmt::Write;
 
@@ -23,48 +23,39 @@ pub(super) fn script(face: Face) -> String {
 
 /// Which commands stand behind which.
 fn children(out: &mut String, function: &str, entries: &[Entry]) {
-    let _ = writeln!(
-        out,
-        "# The commands behind those of $argv[1].\nfunction {function}_children\n    switch \"$argv[1]\""
-    );
-    for entry in entries.iter().filter(|entry| !entry.children.is_empty()) {
-        let names: Vec<&str> = entry.children.iter().map(|c| c.name).collect();
-        let _ = writeln!(
-            out,
-            "        case '{}'\n            string split ' ' '{}'",
-            path(entry),
-            names.join(" ")
-        );
-    }
-    out.push_str("    end\nend\n\n");
+    let _ = writeln!(out, "# The commands behind those of $argv[1].\nfunction {function}_children");
+    switch(out, entries, |entry| names(&entry.children));
 }
 
 /// Which flags take a value.
 fn valued(out: &mut String, function: &str, entries: &[Entry]) {
-    let _ = writeln!(out, "# The flags with a value behind the commands of $argv[1].\nfunction {function}_valued\n    switch \"$argv[1]\"");
+    let _ = writeln!(
+        out,
+        "# The flags with a value behind the commands of $argv[1].\nfunction {function}_valued"
+    );
+    switch(out, entries, |entry| {
+        let valued = entry.flags.iter().filter(|shown| shown.flag.value.is_some());
+        let flags: Vec<&str> =
+            valued.flat_map(|shown| &shown.names).map(|name| name.trim_start_matches('-')).collect();
+        flags.join(" ")
+    });
+}
+
+/// The body of a function that prints the words for the commands in `$argv[1]`, where there are any.
+fn switch(out: &mut String, entries: &[Entry], words: impl Fn(&Entry) -> String) {
+    out.push_str("    switch \"$argv[1]\"\n");
     for entry in entries {
-        let names =
-            entry.flags.iter().filter(|shown| shown.flag.value.is_some()).flat_map(|shown| &shown.names);
-        let names: Vec<&str> = names.map(|name| name.trim_start_matches('-')).collect();
-        if !names.is_empty() {
-            let _ = writeln!(
-                out,
-                "        case '{}'\n            string split ' ' '{}'",
-                path(entry),
-                names.join(" ")
-            );
+        let words = words(entry);
+        if !words.is_empty() {
+            let _ = writeln!(out, "        case '{}'\n            string split ' ' '{words}'", entry.words());
         }
     }
     out.push_str("    end\nend\n\n");
 }
 
-fn path(entry: &Entry) -> String {
-    entry.path.iter().map(|c| c.name).collect::<Vec<_>>().join(" ")
-}
-
 fn lines(out: &mut String, name: &str, function: &str, entry: &Entry, entries: &[Entry]) {
-    let begin = format!("complete -c {name} -n \"{function}_at '{}'\"", path(entry));
-    let _ = writeln!(out, "\n# {}", if entry.path.is_empty() { name.to_owned() } else { path(entry) });
+    let begin = format!("complete -c {name} -n \"{function}_at '{}'\"", entry.words());
+    let _ = writeln!(out, "\n# {}", if entry.path.is_empty() { name.to_owned() } else { entry.words() });
     for child in &entry.children {
         let _ = writeln!(out, "{begin} -a {} -d {}", child.name, quoted(child.about));
     }
@@ -83,7 +74,7 @@ fn lines(out: &mut String, name: &str, function: &str, entry: &Entry, entries: &
         let _ = writeln!(out, "{line} -d {}", quoted(shown.flag.help));
     }
     let _ = writeln!(out, "{begin} -l help -s h -d 'show help'");
-    let arguments = entry.path.last().map_or(Values::Nothing, |command| of_arguments(command));
+    let arguments = entry.arguments();
     if arguments != Values::Nothing {
         let _ = writeln!(out, "{begin}{}", offer(arguments, function, entries, "", ""));
     }
@@ -99,10 +90,7 @@ fn offer(values: Values, function: &str, entries: &[Entry], files: &str, only: &
         Values::List(words) => format!("{only} -a '(__fish_append , {})'", words.join(" ")),
         Values::Peer => format!("{only} -a '({function}_peers)'"),
         Values::Peers => format!("{only} -a '(__fish_append , ({function}_peers))'"),
-        Values::Commands => {
-            let top = entries.first().map_or(&[][..], |entry| &entry.children[..]);
-            format!("{only} -a '{}'", top.iter().map(|c| c.name).collect::<Vec<_>>().join(" "))
-        }
+        Values::Commands => format!("{only} -a '{}'", commands(entries)),
     }
 }
 

@@ -10,6 +10,7 @@
 //! What this room must never do: say something that the program does not, ask a clock, or let a shell run what a peer
 //! answered.
 
+mod actions;
 mod bash;
 mod fish;
 mod pages;
@@ -105,6 +106,28 @@ struct Entry {
     flags: Vec<Shown>,
     /// What can stand behind it as a further word: sub-commands.
     children: Vec<&'static Command>,
+}
+
+impl Entry {
+    /// The words before what may follow, as somebody types them.
+    fn words(&self) -> String {
+        names(&self.path)
+    }
+
+    /// What its arguments can be.
+    fn arguments(&self) -> values::Values {
+        self.path.last().map_or(values::Values::Nothing, |command| values::of_arguments(command))
+    }
+}
+
+/// The names of commands, with a space between them.
+fn names(commands: &[&Command]) -> String {
+    commands.iter().map(|c| c.name).collect::<Vec<_>>().join(" ")
+}
+
+/// The names of the program's commands, the sub-commands of its first entry.
+fn commands(entries: &[Entry]) -> String {
+    entries.first().map(|entry| names(&entry.children)).unwrap_or_default()
 }
 
 /// A flag as it is offered: a name that the command itself uses means no global flag.

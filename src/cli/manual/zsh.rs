@@ -1,7 +1,7 @@
 //! Completions for zsh: the words before the cursor are read as the program reads them, and what can follow is shown
 //! with its explanation.
 
-use super::values::{of_arguments, of_flag, Values};
+use super::actions::{action, by_flag};
 use super::{entries, identifier, Entry};
 use crate::cli::face::Face;
 use std::fmt::Write;
@@ -23,8 +23,7 @@ fn at(out: &mut String, function: &str, entries: &[Entry]) {
     let _ = writeln!(out, "# What can stand behind the commands of $1: further commands, flags, arguments.");
     let _ = writeln!(out, "{function}_at() {{\n  children=() flags=() arguments=\n  case \"$1\" in");
     for entry in entries {
-        let words: Vec<&str> = entry.path.iter().map(|c| c.name).collect();
-        let _ = writeln!(out, "  '{}')", words.join(" "));
+        let _ = writeln!(out, "  '{}')", entry.words());
         if !entry.children.is_empty() {
             out.push_str("    children=(\n");
             for child in &entry.children {
@@ -32,8 +31,7 @@ fn at(out: &mut String, function: &str, entries: &[Entry]) {
             }
             out.push_str("    )\n");
         }
-        let arguments = entry.path.last().map_or(Values::Nothing, |command| of_arguments(command));
-        if let Some(action) = action(arguments, entries) {
+        if let Some(action) = action(entry.arguments(), entries) {
             let _ = writeln!(out, "    arguments='{action}'");
         }
         out.push_str("    flags=(\n");
@@ -55,28 +53,10 @@ fn described(word: &str, text: &str) -> String {
 fn value(out: &mut String, function: &str, entries: &[Entry]) {
     let _ = writeln!(out, "# What the value of the flag $2 (without dashes) can be behind the commands of $1; fails for a switch.");
     let _ = writeln!(out, "{function}_value() {{\n  value=\n  case \"$1:$2\" in");
-    let mut arms: Vec<(String, Vec<String>)> = Vec::new();
-    for entry in entries {
-        let words: Vec<&str> = entry.path.iter().map(|c| c.name).collect();
-        for shown in entry.flags.iter().filter(|shown| shown.flag.value.is_some()) {
-            let action = action(of_flag(shown.flag), entries).unwrap_or_default();
-            let bare = shown.names.iter().map(|name| name.trim_start_matches('-'));
-            let patterns = bare.map(|name| format!("'{}:{name}'", words.join(" ")));
-            match arms.iter_mut().find(|(known, _)| *known == action) {
-                Some((_, all)) => all.extend(patterns),
-                None => arms.push((action, patterns.collect())),
-            }
-        }
-    }
-    for (action, patterns) in arms {
+    for (action, patterns) in by_flag(entries) {
         let _ = writeln!(out, "  {})\n    value='{action}' ;;", patterns.join(" | \\\n  "));
     }
     out.push_str("  *) return 1 ;;\n  esac\n}\n\n");
-}
-
-/// What the engine below does for a value: a word of its own language.
-fn action(values: Values, entries: &[Entry]) -> Option<String> {
-    super::bash::action(values, entries)
 }
 
 /// The part that is the same for all.
