@@ -43,6 +43,8 @@ fn home() -> Cluster {
         3 => Ok(()),
         n => Err(n.to_string()),
     });
+    // Whoever allocates must know of both boards.
+    cluster.peers.iter().for_each(|p| p.wait_candidates(2));
     cluster
 }
 

@@ -137,7 +137,10 @@ impl Cluster {
         let mut heard = Instant::now();
         loop {
             let failure = match self.follow_one_leader(job, tell, &mut heard).await {
-                Ok(last) => return Ok(last),
+                Ok(last) => {
+                    self.catch_up().await;
+                    return Ok(last);
+                }
                 Err(error) => error,
             };
             let again = matches!(
@@ -149,6 +152,14 @@ impl Cluster {
             }
             log::info!(target: "cluster", "asking the leader again: {failure}");
             runtime::sleep(AGAIN).await;
+        }
+    }
+
+    /// Whoever was told that pins have moved finds them moved here too: the last move was committed by the leader, and
+    /// this peer may not have heard of it yet. That it cannot be asked takes nothing back of what was done.
+    async fn catch_up(&self) {
+        if let Err(error) = self.inner.consensus.read_index().await {
+            log::warn!(target: "cluster", "the pins have moved, but this peer may show for a while where they were: {error}");
         }
     }
 
