@@ -14,11 +14,12 @@
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use ::log::{Level, LevelFilter, Log, Metadata, Record};
+use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{IsTerminal, Write};
-use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// The same message is written this often within [`REPEAT_WINDOW`], then only counted.
@@ -339,19 +340,19 @@ struct Logger {
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        let levels = self.levels.read().unwrap_or_else(PoisonError::into_inner);
+        let levels = self.levels.read();
         metadata.level() <= levels.of(facility_of(metadata.target()))
     }
 
     fn log(&self, record: &Record<'_>) {
         let facility = facility_of(record.target());
         let level = record.level();
-        if level > self.levels.read().unwrap_or_else(PoisonError::into_inner).of(facility) {
+        if level > self.levels.read().of(facility) {
             return;
         }
         let message = record.args().to_string();
         let due = {
-            let mut repeats = self.repeats.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut repeats = self.repeats.lock();
             repeats.admit(Instant::now(), level, facility, &message)
         };
         let time = Timestamp::now();
@@ -391,7 +392,7 @@ pub fn init(spec: &str) -> Result<()> {
         ::log::set_logger(logger)
             .map_err(|_| Error::internal("another logger was installed before this one"))?;
     } else {
-        *logger.levels.write().unwrap_or_else(PoisonError::into_inner) = levels;
+        *logger.levels.write() = levels;
     }
     ::log::set_max_level(highest);
     Ok(())

@@ -16,11 +16,11 @@
 
 use crate::runtime::Timer;
 use futures::io::{AsyncRead, AsyncWrite};
+use parking_lot::Mutex;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -76,27 +76,23 @@ impl Connection {
 
     /// An answer was sent or given up.
     pub(super) fn end(&self) {
-        if let Ok(mut since) = self.idle_since.lock() {
-            *since = Instant::now();
-        }
+        *self.idle_since.lock() = Instant::now();
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Since when no request is being answered; `None` while one is.
     pub(super) fn idle_since(&self) -> Option<Instant> {
-        (self.in_flight.load(Ordering::Relaxed) == 0)
-            .then(|| self.idle_since.lock().map_or_else(|e| *e.into_inner(), |since| *since))
+        (self.in_flight.load(Ordering::Relaxed) == 0).then(|| *self.idle_since.lock())
     }
 
     /// Since when the client has made this connection's request wait; `None` while it does not.
     pub(super) fn stalled_since(&self) -> Option<Instant> {
-        let since =
-            |waiting: &Mutex<Option<Instant>>| *waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = |waiting: &Mutex<Option<Instant>>| *waiting.lock();
         self.waiting.iter().filter_map(since).max()
     }
 
     fn waits(&self, what: usize, waits: bool) {
-        let mut since = self.waiting[what].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut since = self.waiting[what].lock();
         match (waits, since.is_some()) {
             (true, false) => *since = Some(Instant::now()),
             (false, true) => *since = None,

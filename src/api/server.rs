@@ -25,6 +25,7 @@ use futures::io::AsyncWriteExt;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::header::{HeaderValue, CONNECTION, EXPECT, HOST};
 use hyper::server::conn::http1;
+use parking_lot::{Mutex, MutexGuard};
 use smol_hyper::rt::FuturesIo;
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -32,7 +33,7 @@ use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::pin::{pin, Pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -172,7 +173,7 @@ struct Place {
 
 impl Shared {
     fn places(&self) -> MutexGuard<'_, Places> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+        self.places.lock()
     }
 }
 

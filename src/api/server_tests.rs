@@ -30,7 +30,7 @@ impl Service for Toy {
     }
     async fn call(&self, request: Request) -> Response {
         let path = request.uri().path().to_owned();
-        self.seen.lock().expect("seen").push(format!("{} {path}", request.method()));
+        self.seen.lock().push(format!("{} {path}", request.method()));
         match path.as_str() {
             "/echo" => match request.into_body().collect(1 << 20).await {
                 Ok(body) => Response::new(full(body)),
@@ -69,7 +69,7 @@ impl Service for Toy {
                 Response::new(streamed(stream::poll_fn(|_| panic!("a defect, on purpose")), None))
             }
             "/wait" => {
-                let go = self.go.lock().expect("go").clone().expect("a channel");
+                let go = self.go.lock().clone().expect("a channel");
                 let _ = go.recv().await;
                 Response::new(full("waited"))
             }
@@ -181,14 +181,14 @@ fn what_frames_badly_runs_nothing_and_closes() {
             play(&server, format!("POST /echo HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n{evil}").as_bytes());
         assert!(text.starts_with("HTTP/1.1 400 "), "{headers}: {text}");
         assert_eq!(text.matches("HTTP/1.1").count(), 1, "{headers}: {text}");
-        assert!(toy.seen.lock().expect("seen").iter().all(|s| !s.contains("evil")), "{headers}");
+        assert!(toy.seen.lock().iter().all(|s| !s.contains("evil")), "{headers}");
     }
     // Both framings: the chunked one counts, and the connection ends with that answer.
     let (server, toy) = start();
     let both = "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\nTransfer-Encoding: chunked\r\n\r\n";
     let text = play(&server, format!("{both}3\r\nabc\r\n0\r\n\r\n{evil}").as_bytes());
     assert_eq!(text.matches("HTTP/1.1").count(), 1, "{text}");
-    assert_eq!(*toy.seen.lock().expect("seen"), ["POST /echo"]);
+    assert_eq!(*toy.seen.lock(), ["POST /echo"]);
 }
 
 #[test]
@@ -271,7 +271,7 @@ fn a_long_running_request_is_not_idle() {
         Limits { header_timeout: short, idle_timeout: short, body_timeout: short, ..Limits::default() };
     let (server, toy) = start_with(limits);
     let (go, wait) = async_channel::bounded(1);
-    *toy.go.lock().expect("go") = Some(wait);
+    *toy.go.lock() = Some(wait);
     let mut stream = connect(&server);
     let chunked = "POST /wait HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
     stream.write_all(chunked.as_bytes()).expect("send");
@@ -391,10 +391,10 @@ fn a_thousand_idle_connections_shut_nobody_out() {
     let (server, toy) = start_with(Limits { connections: 60, ..Limits::default() });
     // One of them is busy, and must survive the crowd.
     let (go, wait) = async_channel::bounded(1);
-    *toy.go.lock().expect("go") = Some(wait);
+    *toy.go.lock() = Some(wait);
     let mut busy = connect(&server);
     busy.write_all(get("/wait").as_bytes()).expect("send");
-    wait_for("it is busy", || !toy.seen.lock().expect("seen").is_empty());
+    wait_for("it is busy", || !toy.seen.lock().is_empty());
     let mut idle = Vec::new();
     for _ in 0..1000 {
         idle.push(connect(&server));
@@ -412,12 +412,12 @@ fn a_thousand_idle_connections_shut_nobody_out() {
 fn when_all_are_busy_a_newcomer_is_told_so() {
     let (server, toy) = start_with(Limits { connections: 2, ..Limits::default() });
     let (go, wait) = async_channel::bounded::<()>(1);
-    *toy.go.lock().expect("go") = Some(wait);
+    *toy.go.lock() = Some(wait);
     let mut busy = [connect(&server), connect(&server)];
     for stream in &mut busy {
         stream.write_all(get("/wait").as_bytes()).expect("send");
     }
-    wait_for("both are busy", || toy.seen.lock().expect("seen").len() == 2);
+    wait_for("both are busy", || toy.seen.lock().len() == 2);
     assert!(play(&server, get("/").as_bytes()).starts_with("HTTP/1.1 503 "));
     drop(go);
     for stream in &mut busy {
@@ -432,12 +432,12 @@ fn closing_lets_requests_finish_and_then_cuts() {
     let (server, toy) = start();
     let address = server.local_addrs()[0];
     let (go, wait) = async_channel::bounded(1);
-    *toy.go.lock().expect("go") = Some(wait);
+    *toy.go.lock() = Some(wait);
     let (mut busy, mut idle, mut fresh) = (connect(&server), connect(&server), connect(&server));
     idle.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").expect("send");
     until(&mut idle, "hello");
     busy.write_all(get("/wait").as_bytes()).expect("send");
-    wait_for("it is busy", || toy.seen.lock().expect("seen").len() == 2);
+    wait_for("it is busy", || toy.seen.lock().len() == 2);
     let closing = runtime::spawn(server.close(Duration::from_secs(20)));
     assert_eq!(until_closed(&mut idle), "");
     assert_eq!(until_closed(&mut fresh), "");
@@ -448,10 +448,10 @@ fn closing_lets_requests_finish_and_then_cuts() {
 
     let (server, toy) = start();
     let (_go, wait) = async_channel::bounded(1);
-    *toy.go.lock().expect("go") = Some(wait);
+    *toy.go.lock() = Some(wait);
     let mut busy = connect(&server);
     busy.write_all(get("/wait").as_bytes()).expect("send");
-    wait_for("it is busy", || toy.seen.lock().expect("seen").len() == 1);
+    wait_for("it is busy", || toy.seen.lock().len() == 1);
     let began = Instant::now();
     block_on(server.close(Duration::from_millis(200)));
     assert!(began.elapsed() < Duration::from_secs(10));

@@ -5,9 +5,10 @@
 //! inside [`Progress::print`], which takes the bar away first.
 
 use super::humanize;
+use parking_lot::Mutex;
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Time between two drawings.
@@ -70,7 +71,7 @@ impl Progress {
                 while !shared.stop.load(Relaxed) {
                     std::thread::park_timeout(TICK);
                     if shared.started.elapsed() >= PATIENCE && !shared.stop.load(Relaxed) {
-                        let mut drawn = lock(&shared.drawn);
+                        let mut drawn = shared.drawn.lock();
                         shared.draw();
                         *drawn = true;
                     }
@@ -104,7 +105,7 @@ impl Progress {
     /// Prints something else, with the bar out of the way.
     pub fn print<T>(&self, print: impl FnOnce() -> T) -> T {
         let Some(shared) = &self.shared else { return print() };
-        let mut drawn = lock(&shared.drawn);
+        let mut drawn = shared.drawn.lock();
         if std::mem::take(&mut *drawn) {
             clear();
         }
@@ -120,7 +121,7 @@ impl Drop for Progress {
             thread.thread().unpark();
             let _ = thread.join();
         }
-        if std::mem::take(&mut *lock(&shared.drawn)) {
+        if std::mem::take(&mut *shared.drawn.lock()) {
             clear();
         }
     }
@@ -144,11 +145,6 @@ impl Counter {
             shared.done.store(n, Relaxed);
         }
     }
-}
-
-fn lock(drawn: &Mutex<bool>) -> MutexGuard<'_, bool> {
-    // A drawing that panicked left nothing behind that could be wrong.
-    drawn.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn clear() {

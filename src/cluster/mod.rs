@@ -45,9 +45,10 @@ use crate::net::rpc::Rpc;
 use crate::store::StateStore;
 use crate::tracker::Tracker;
 use libp2p::PeerId;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long one peer may take to answer one question; then it counts as unreachable.
@@ -100,7 +101,7 @@ impl Default for Readings {
 
 impl Readings {
     fn lock(&self) -> MutexGuard<'_, Monitor> {
-        self.monitor.lock().unwrap_or_else(PoisonError::into_inner)
+        self.monitor.lock()
     }
 
     /// Monotonic milliseconds, the monitor's clock.
@@ -173,14 +174,13 @@ impl Cluster {
         clocks::register(&cluster);
         witness::register(&cluster);
         let tasks = informers::start(&cluster);
-        cluster.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(tasks);
+        cluster.inner.tasks.lock().extend(tasks);
         cluster
     }
 
     /// Stops measuring; calls that are under way end by their own limits.
     pub async fn stop(&self) {
-        let tasks: Vec<_> =
-            self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
+        let tasks: Vec<_> = self.inner.tasks.lock().drain(..).collect();
         for task in tasks {
             task.cancel().await;
         }

@@ -10,7 +10,6 @@ use crate::tracker::Tracker;
 use cid::Cid;
 use futures::stream::BoxStream;
 use libp2p::PeerId;
-use std::sync::PoisonError;
 
 /// What ipfs-cluster says when a CID is not pinned; clients look for this very text.
 pub(crate) const NOT_PINNED: &str = "pin is not part of the pinset";
@@ -220,7 +219,7 @@ impl Cluster {
             return Ok(());
         }
         let now = self.time().await;
-        let known = *self.inner.next_expiry.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = *self.inner.next_expiry.lock();
         // A state in which nothing has happened since has the same expiries: an idle board stays idle.
         if known.is_some_and(|(at, next)| at == status.applied && next.is_none_or(|expiry| expiry > now)) {
             return Ok(());
@@ -236,7 +235,7 @@ impl Cluster {
             }
             next = Some(next.map_or(pin.expire_at, |next: Timestamp| next.min(pin.expire_at)));
         }
-        *self.inner.next_expiry.lock().unwrap_or_else(PoisonError::into_inner) = Some((status.applied, next));
+        *self.inner.next_expiry.lock() = Some((status.applied, next));
         Ok(())
     }
 }

@@ -36,11 +36,12 @@ use crate::monitor::{DRAINED, PING};
 use crate::runtime;
 use cid::Cid;
 use libp2p::PeerId;
+use parking_lot::Mutex;
 use pass::{Passes, Report};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The leader looks at who lives at least this often …
@@ -96,11 +97,6 @@ pub(super) struct Shared {
     drained_file: PathBuf,
 }
 
-/// The guard of a mutex whose holders never panic half-way through a change.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Shared {
     /// `drained_file` is there while this peer is drained.
     pub(super) fn new(drained_file: PathBuf) -> Self {
@@ -128,15 +124,15 @@ impl Shared {
     /// A channel that is closed when there is another report.
     fn watch(&self) -> async_channel::Receiver<()> {
         let (sender, receiver) = async_channel::bounded(1);
-        let mut watchers = lock(&self.watchers);
+        let mut watchers = self.watchers.lock();
         watchers.retain(|w| !w.is_closed());
         watchers.push(sender);
         receiver
     }
 
     fn publish(&self, report: Report) {
-        *lock(&self.report) = report;
-        lock(&self.watchers).clear();
+        *self.report.lock() = report;
+        self.watchers.lock().clear();
     }
 }
 
@@ -191,18 +187,18 @@ pub(super) async fn lead(cluster: Cluster) {
             false
         })
         .await;
-        lock(&shared.gone).note(cluster.member_ids().into_iter(), Instant::now());
+        shared.gone.lock().note(cluster.member_ids().into_iter(), Instant::now());
         if !cluster.leads() {
             liveness.rest();
             if passes.forget() {
-                *lock(&shared.view) = None;
+                *shared.view.lock() = None;
                 shared.publish(Report::default());
             }
             continue;
         }
         let anew = liveness.look(cluster.inner.readings.now_ms());
         let view = cluster.view(&liveness);
-        *lock(&shared.view) = Some(view.clone());
+        *shared.view.lock() = Some(view.clone());
         if !passes.is_due(&view, anew || asked, settings.state_sync_interval) {
             continue;
         }
@@ -222,7 +218,7 @@ impl Cluster {
 
     fn view(&self, liveness: &Liveness) -> View {
         let settings = &self.inner.settings;
-        let vacating: Vec<PeerId> = lock(&self.inner.repin.vacating).keys().copied().collect();
+        let vacating: Vec<PeerId> = self.inner.repin.vacating.lock().keys().copied().collect();
         let readings = &self.inner.readings;
         let now = readings.now_ms();
         let host = self.inner.rpc.host();
@@ -255,7 +251,7 @@ impl Cluster {
                 standing.insert(peer, is);
             }
         }
-        for peer in lock(&self.inner.repin.gone).since.keys() {
+        for peer in self.inner.repin.gone.lock().since.keys() {
             standing.entry(*peer).or_insert(Standing::Silent);
         }
         let live = |c: &Candidate| standing.get(&c.peer) == Some(&Standing::Live);

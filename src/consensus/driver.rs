@@ -38,10 +38,11 @@ use crate::store::{LogBatch, StateStore};
 use candidacy::Candidacy;
 use libp2p::PeerId;
 use office::Office;
+use parking_lot::Mutex;
 use raft::eraftpb::{ConfState, Entry, EntryType};
 use raft::{ProgressState, RawNode, StateRole};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// Entries applied since the last flush of the state that ask for the next one.
 pub const FLUSH_ENTRIES: u64 = 10_000;

@@ -9,9 +9,10 @@ use crate::error::{Error, Result};
 use crate::net::rpc::Rpc;
 use crate::runtime;
 use libp2p::PeerId;
+use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Calls to one leader at one time: more than one, so that a new batch need not wait for the answer of the last.
@@ -70,7 +71,7 @@ impl<R: Carried> Forward<R> {
     }
 
     fn lanes(&self) -> MutexGuard<'_, HashMap<PeerId, Lane<R>>> {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lanes.lock()
     }
 
     /// Sends a command to the leader and waits for its answer.

@@ -527,7 +527,7 @@ impl Consensus {
         let giver = runtime::unblock(move || {
             let source = state.snapshot()?;
             let at = source.applied();
-            let conf = super::shared::lock(&history).at(at.index).ok_or_else(|| {
+            let conf = history.lock().at(at.index).ok_or_else(|| {
                 Error::internal(format!("the configuration at entry {} is not known any more", at.index))
             })?;
             Ok::<_, Error>(Giver::new(source, conf))

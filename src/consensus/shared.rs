@@ -8,17 +8,13 @@ use super::snapshot::ConfHistory;
 use super::Status;
 use crate::error::Error;
 use crate::state::{Event, Member, RaftId};
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// Events that one subscriber may be behind; beyond, [`Event::Replaced`] stands for all.
 pub const EVENTS: usize = 4_096;
-
-/// A lock whose poisoning does not matter: what is inside is replaced as a whole.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 struct Subscriber {
     events: async_channel::Sender<Event>,
@@ -75,22 +71,22 @@ impl Shared {
     }
 
     pub(super) fn status(&self) -> Status {
-        lock(&self.status).clone()
+        self.status.lock().clone()
     }
 
     pub(super) fn members(&self) -> Arc<Vec<Member>> {
-        lock(&self.members).clone()
+        self.members.lock().clone()
     }
 
     /// Why nothing is answered any more, if so.
     pub(super) fn ended(&self) -> Option<Error> {
-        lock(&self.ended).clone()
+        self.ended.lock().clone()
     }
 
     /// A channel that is closed at the next change of leader, membership or end.
     pub(super) fn watch(&self) -> async_channel::Receiver<()> {
         let (sender, receiver) = async_channel::bounded(1);
-        let mut watchers = lock(&self.watchers);
+        let mut watchers = self.watchers.lock();
         watchers.retain(|w| !w.is_closed());
         watchers.push(sender);
         receiver
@@ -100,7 +96,7 @@ impl Shared {
     pub(super) fn publish(&self, driver: &Driver) {
         self.beats.fetch_add(1, Ordering::Relaxed);
         let new = driver.status();
-        let mut status = lock(&self.status);
+        let mut status = self.status.lock();
         if *status == new {
             return;
         }
@@ -108,14 +104,14 @@ impl Shared {
         *status = new;
         drop(status);
         if woken {
-            lock(&self.watchers).clear();
+            self.watchers.lock().clear();
         }
     }
 
     /// Shows the members, in the middle of a turn: the events and answers that follow must find them.
     pub(super) fn show_members(&self, now: &BTreeMap<RaftId, Member>) {
         let changed = {
-            let mut members = lock(&self.members);
+            let mut members = self.members.lock();
             let changed =
                 members.len() != now.len() || members.iter().any(|m| now.get(&m.raft_id) != Some(m));
             if changed {
@@ -124,37 +120,37 @@ impl Shared {
             changed
         };
         if changed {
-            lock(&self.watchers).clear();
+            self.watchers.lock().clear();
         }
     }
 
     pub(super) fn fail(&self, error: &Error) {
-        lock(&self.status).failed = Some(error.clone());
+        self.status.lock().failed = Some(error.clone());
     }
 
     pub(super) fn end(&self, error: &Error) {
-        *lock(&self.ended) = Some(error.clone());
-        lock(&self.status).leader = None;
-        lock(&self.watchers).clear();
-        lock(&self.subscribers).clear();
+        *self.ended.lock() = Some(error.clone());
+        self.status.lock().leader = None;
+        self.watchers.lock().clear();
+        self.subscribers.lock().clear();
     }
 
     /// A new subscriber; without `pins` one that only hears of the members and of a replaced state.
     pub(super) fn subscribe(&self, pins: bool) -> async_channel::Receiver<Event> {
         let (events, receiver) = async_channel::bounded(EVENTS);
         if self.ended().is_none() {
-            lock(&self.subscribers).push(Subscriber { events, lost: false, pins });
+            self.subscribers.lock().push(Subscriber { events, lost: false, pins });
         }
         receiver
     }
 
     pub(super) fn emit(&self, events: Vec<Event>) {
-        lock(&self.subscribers).retain_mut(|s| s.tell(&events));
+        self.subscribers.lock().retain_mut(|s| s.tell(&events));
     }
 
     /// Tells those that lost events and have room now.
     pub(super) fn remind(&self) {
-        lock(&self.subscribers).retain_mut(|s| s.tell(&[]));
+        self.subscribers.lock().retain_mut(|s| s.tell(&[]));
     }
 }
 

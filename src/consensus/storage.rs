@@ -9,9 +9,10 @@
 use crate::error::{Error, Result};
 use crate::state::Applied;
 use crate::store::{LogBatch, LogStore};
+use parking_lot::Mutex;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// Most bytes of entries that one call reads from the log, whatever is asked for: keeps memory bounded when
 /// raft-rs scans the unapplied part of a long log.
@@ -60,7 +61,7 @@ impl Disk {
     }
 
     fn note(&self, error: &Error) {
-        let mut failed = self.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut failed = self.failed.lock();
         failed.get_or_insert_with(|| error.clone());
     }
 

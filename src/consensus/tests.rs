@@ -10,9 +10,10 @@ use crate::state::{Command, Event, Member, Outcome, Pin, Role};
 use crate::store::memory::{MemoryLog, MemoryState};
 use crate::store::StateStore;
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// The longest that anything may take here.
@@ -54,11 +55,11 @@ struct Port {
 
 impl Port {
     fn reach(&self, peer: &PeerId) -> Result<Consensus> {
-        let deaf = self.switch.deaf.lock().unwrap();
+        let deaf = self.switch.deaf.lock();
         if deaf.contains(peer) || deaf.contains(&self.us) {
             return Err(Error::unavailable(format!("peer {peer} cannot be reached")));
         }
-        let peers = self.switch.peers.lock().unwrap();
+        let peers = self.switch.peers.lock();
         peers.get(peer).and_then(WeakConsensus::upgrade).ok_or_else(|| Error::unavailable("it is down"))
     }
 }
@@ -138,7 +139,7 @@ impl Peer {
         let wire = Arc::new(Port { switch: switch.clone(), us: id });
         let (log_box, state_arc) = (Box::new(log.clone()), Arc::new(state.clone()));
         let consensus = Consensus::start(config, start, log_box, state_arc, wire).unwrap();
-        switch.peers.lock().unwrap().insert(id, consensus.downgrade());
+        switch.peers.lock().insert(id, consensus.downgrade());
         Peer { id, raft_id, consensus, state, log }
     }
 
@@ -235,7 +236,7 @@ fn the_dead_leader_is_replaced_and_a_minority_refuses() {
     assert_eq!(block_on(dead.consensus.propose(pin(3))).unwrap_err().kind(), Kind::Unavailable);
     let second = peers.remove(1);
     block_on(second.consensus.stop());
-    switch.deaf.lock().unwrap().extend([dead.id, second.id]);
+    switch.deaf.lock().extend([dead.id, second.id]);
     until("the lone one knows", || peers[0].consensus.leader().is_none());
     let refusal = block_on(async {
         crate::runtime::timeout(
@@ -371,7 +372,7 @@ fn a_change_while_the_leader_is_lost(retries: u32) -> Result<Outcome> {
     let peers = cluster_with(&switch, 3, |c| c.commit_retries = retries);
     let leader = peers.iter().position(|p| p.consensus.status().leader == Some(p.raft_id)).unwrap();
     let follower = &peers[(leader + 1) % 3];
-    switch.deaf.lock().unwrap().insert(peers[leader].id);
+    switch.deaf.lock().insert(peers[leader].id);
     block_on(follower.consensus.propose(pin(1)))
 }
 
@@ -393,13 +394,13 @@ fn commit_retry_delay_is_the_pause_before_the_same_leader_is_asked_again() {
             c.commit_retry_delay = Duration::from_millis(delay);
         });
         let follower = peers.iter().find(|p| p.consensus.status().leader != Some(p.raft_id)).unwrap();
-        switch.deaf.lock().unwrap().insert(follower.id);
+        switch.deaf.lock().insert(follower.id);
         let before = switch.asked.load(Ordering::Relaxed);
         let consensus = follower.consensus.clone();
         let change = crate::runtime::spawn(async move { consensus.propose(pin(1)).await });
         std::thread::sleep(Duration::from_secs(1));
         let asked = switch.asked.load(Ordering::Relaxed) - before;
-        switch.deaf.lock().unwrap().clear();
+        switch.deaf.lock().clear();
         block_on(change).unwrap();
         asked
     };

@@ -50,7 +50,7 @@ pub(super) fn run(
 ) {
     let mut pipes = Pipes { inner, shared: shared.clone(), state: state.clone() };
     let ended = std::panic::catch_unwind(AssertUnwindSafe(|| pump(&mut driver, &inbox, tick, &mut pipes)));
-    let kept = failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    let kept = failure.lock().take();
     let ended = match (ended, kept) {
         (Ok(Err(error)), _) | (Err(_), Some(error)) => Err(error),
         (Err(panic), None) => {

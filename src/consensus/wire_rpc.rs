@@ -21,8 +21,9 @@ use crate::state::{Member, RaftId};
 use async_trait::async_trait;
 use bytes::Bytes;
 use libp2p::PeerId;
+use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 /// Method of the long-lived streams of Raft frames.
@@ -101,7 +102,7 @@ impl RpcWire {
 
     /// The queue to a peer, with its task running.
     fn link(&self, to: &Member) -> Option<async_channel::Sender<Letter>> {
-        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut links = self.links.lock();
         if let Some(link) = links.get(&to.peer_id) {
             return Some(link.clone());
         }
@@ -229,7 +230,7 @@ impl Link {
                 Err(error) if error.kind() == crate::Kind::Cancelled => return None,
                 Err(_) => {
                     let links = self.links.upgrade()?;
-                    let mut links = links.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut links = links.lock();
                     // Under the lock nobody can be handed this queue any more; what is in it comes first.
                     if self.letters.is_empty() {
                         links.remove(&self.peer);

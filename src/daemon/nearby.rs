@@ -17,8 +17,9 @@ use crate::runtime;
 use crate::state::RaftId;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a peer that is about to found a cluster of its own listens for others first: once in its life. Neighbours are
@@ -52,7 +53,7 @@ impl Nearby {
         runtime::spawn(async move {
             while let Ok(event) = events.recv().await {
                 if let HostEvent::Discovered(peer, addresses) = event {
-                    let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut heard = heard.lock();
                     if heard.len() < MAX_NEARBY {
                         heard.insert(peer, addresses);
                         let _ = tell.try_send(());
@@ -65,7 +66,7 @@ impl Nearby {
     }
 
     fn heard(&self) -> BTreeMap<PeerId, Vec<Multiaddr>> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.heard.lock().clone()
     }
 
     /// To which cluster a peer belongs; `None` when it has another secret, or belongs to none yet.

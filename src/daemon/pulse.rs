@@ -174,8 +174,8 @@ fn clean(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use parking_lot::Mutex;
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-    use std::sync::Mutex;
     use std::time::Instant;
 
     const INTERVAL: Duration = Duration::from_millis(20);
@@ -214,7 +214,7 @@ mod tests {
     fn start(beats: impl Fn() -> u64 + Send + 'static, ask: Ask) -> (Fed, smol::Task<()>) {
         let fed = Fed::default();
         let (eaten, told) = (fed.clone(), fed.1.clone());
-        let trouble = move |e: &Error| *told.lock().expect("lock") = Some(e.to_string());
+        let trouble = move |e: &Error| *told.lock() = Some(e.to_string());
         let eat = move || {
             eaten.0.fetch_add(1, Ordering::SeqCst);
         };
@@ -243,7 +243,7 @@ mod tests {
         fed.none("the driver hangs");
         on.store(true, Ordering::SeqCst);
         fed.more(2, "it turns again");
-        assert_eq!(*fed.1.lock().expect("lock"), None);
+        assert_eq!(*fed.1.lock(), None);
     }
 
     #[test]
@@ -251,7 +251,7 @@ mod tests {
         let (answer, questions) = std::sync::mpsc::channel::<()>();
         let questions = Mutex::new(questions);
         let ask: Ask = Arc::new(move || {
-            let _ = questions.lock().expect("lock").recv();
+            let _ = questions.lock().recv();
             Ok(())
         });
         let (fed, _task) = start(driver().1, ask);
@@ -266,7 +266,7 @@ mod tests {
     fn a_disk_that_is_gone_is_told_in_words_and_feeds_nobody() {
         let (fed, task) = start(driver().1, Arc::new(|| Err(Error::io("the disk is there no more"))));
         runtime::block_on(task);
-        assert_eq!(fed.1.lock().expect("lock").as_deref(), Some("the disk is there no more"));
+        assert_eq!(fed.1.lock().as_deref(), Some("the disk is there no more"));
         assert_eq!(fed.meals(), 1);
     }
 }

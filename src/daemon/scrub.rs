@@ -12,7 +12,8 @@ use crate::error::{Context as _, Error, Result};
 use crate::runtime;
 use crate::state::{digest, Machine};
 use crate::store::{StateStore, Table};
-use std::sync::{Arc, Mutex, PoisonError};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// States of up to this many pins are read before the start: some tens of milliseconds.
@@ -35,12 +36,12 @@ pub(super) struct Damage(Arc<Mutex<Option<Error>>>);
 impl Damage {
     /// The first that was found.
     pub(super) fn get(&self) -> Option<Error> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 
     /// Ends the peer with this error.
     pub(super) fn set(&self, error: &Error) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.clone());
+        self.0.lock().get_or_insert_with(|| error.clone());
     }
 }
 

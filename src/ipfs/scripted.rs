@@ -12,9 +12,10 @@ use bytes::Bytes;
 use cid::Cid;
 use futures::stream::{BoxStream, StreamExt};
 use libp2p::{Multiaddr, PeerId};
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Between two looks at whether a hanging call may go on.
@@ -51,7 +52,7 @@ pub(crate) struct Scripted(Arc<Mutex<Script>>);
 impl Scripted {
     /// Looks at it or changes it.
     pub(crate) fn script(&self) -> MutexGuard<'_, Script> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     fn up(&self) -> Result<MutexGuard<'_, Script>> {

@@ -22,13 +22,14 @@ use crate::error::{Error, Result};
 use crate::runtime;
 use crate::runtime::Timer;
 use async_trait::async_trait;
-use call::{lock, End};
+use call::End;
 use frame::{Channel, Wire};
 use libp2p::PeerId;
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use serde::{de::DeserializeOwned, Serialize};
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Protocol name of calls.
@@ -106,7 +107,7 @@ struct Inner {
 
 impl Inner {
     fn running(&self) -> MutexGuard<'_, Running> {
-        self.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.running.lock()
     }
 }
 
@@ -188,7 +189,7 @@ impl Rpc {
 
     /// Registers a method; a second registration of a name is a defect (panics in debug).
     pub fn register(&self, method: &'static str, access: Access, handler: Arc<dyn Handler>) {
-        let mut methods = self.inner.methods.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut methods = self.inner.methods.write();
         let before = methods.insert(method, Method { access, handler });
         debug_assert!(before.is_none(), "the method {method} is registered twice");
     }
@@ -265,7 +266,7 @@ impl Inner {
 
     /// The handler of a method for this caller.
     fn find(&self, peer: PeerId, method: &str) -> Result<Arc<dyn Handler>> {
-        let methods = self.methods.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let methods = self.methods.read();
         let ourselves = self.host.peer_id();
         let Some(found) = methods.get(method) else {
             if self.members.is_starting() {
@@ -296,7 +297,7 @@ async fn serve(permit: Permit, wire: Wire) {
     let (inner, peer) = (&permit.inner, permit.peer);
     let channel = Arc::new(Mutex::new(Channel::new(wire)));
     let method =
-        smol::future::or(async { Some(poll_fn(|cx| lock(&channel).poll_method(cx)).await) }, async {
+        smol::future::or(async { Some(poll_fn(|cx| channel.lock().poll_method(cx)).await) }, async {
             Timer::after(METHOD_LIMIT).await;
             None
         })
@@ -314,7 +315,7 @@ async fn serve(permit: Permit, wire: Wire) {
             let gone = Error::cancelled(format!("peer {peer} gave up the call \"{}\"", call.method()));
             // The handler is polled first, so the watcher only reads when the handler waits for something.
             let watcher = async {
-                poll_fn(|cx| lock(&channel).poll_watch(cx)).await;
+                poll_fn(|cx| channel.lock().poll_watch(cx)).await;
                 Err(gone)
             };
             smol::future::or(handler.handle(&mut call), watcher).await

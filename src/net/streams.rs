@@ -24,10 +24,11 @@ use libp2p::swarm::{
     SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId};
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -82,8 +83,7 @@ pub(super) struct Registry(Arc<Mutex<Inner>>);
 
 impl Registry {
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Nothing in here can be left half-changed by a panic.
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.0.lock()
     }
 
     /// Opens a stream on the newest connection to the peer.

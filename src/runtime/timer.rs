@@ -6,10 +6,10 @@
 //! one task looks at every [`GRAIN`]; it ends up to that much late, never early. Shorter waits are
 //! async-io's own and precise. With an empty table nothing runs.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ struct Table {
 static TABLE: Mutex<Table> = Mutex::new(Table { waits: BTreeMap::new(), next: 0, watched: false });
 
 fn table() -> MutexGuard<'static, Table> {
-    TABLE.lock().unwrap_or_else(PoisonError::into_inner)
+    TABLE.lock()
 }
 
 /// A point in time to wait for; dropping it costs nothing.

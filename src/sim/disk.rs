@@ -20,9 +20,10 @@ use crate::store::{
     Incarnation, LogBatch, LogStore, SnapshotSink, SnapshotSource, StateStore, Table, WriteBatch,
 };
 use libp2p::PeerId;
+use parking_lot::{Mutex, MutexGuard};
 use raft::eraftpb::{Entry, HardState};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// One thing that a turn did.
 pub(super) enum Mark {
@@ -55,7 +56,7 @@ pub(super) struct Shared(Arc<Mutex<Tape>>);
 
 impl Shared {
     pub(super) fn tape(&self) -> MutexGuard<'_, Tape> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Notes the answers that are there by now.

@@ -70,8 +70,7 @@ impl Sim {
         let source = giver.state.snapshot()?;
         let history = driver.history();
         let at = source.applied().index;
-        let conf =
-            history.lock().ok().and_then(|h| h.at(at)).ok_or_else(|| Error::internal("no configuration"))?;
+        let conf = history.lock().at(at).ok_or_else(|| Error::internal("no configuration"))?;
         let mut giver = Giver::new(source, conf);
         let mut chunks = Vec::new();
         while let Some(chunk) = giver.next_chunk()? {

@@ -15,20 +15,17 @@ use super::{Incarnation, LogBatch, LogStore, SnapshotSink, SnapshotSource, State
 use crate::error::{Error, Result};
 use crate::planted::{self, Bug};
 use crate::state::{Applied, RaftId};
+use parking_lot::Mutex;
 use raft::eraftpb::{Entry, HardState};
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// What an entry weighs besides data and context, as in the log on LMDB.
 const ENTRY_OVERHEAD: u64 = 24;
 
 type Tables = [BTreeMap<Vec<u8>, Vec<u8>>; Table::ALL.len()];
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// What is wrong with a disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -153,7 +150,7 @@ impl MemoryState {
 
     /// Pulls the plug, and says what the disk had finished of what was under way: the flush, the install.
     pub fn crash_with(&self, flushed: bool, installed: bool) {
-        let mut disk = lock(&self.shared);
+        let mut disk = self.shared.lock();
         let mut mark = disk.overlay.durable();
         if let Some((layer, applied)) = disk.flushing.take().filter(|_| flushed) {
             disk.carry(&layer);
@@ -168,7 +165,7 @@ impl MemoryState {
 
     /// Begins a flush that takes a while; whether there is anything to flush.
     pub fn begin_flush(&self) -> bool {
-        lock(&self.shared).begin_flush()
+        self.shared.lock().begin_flush()
     }
 
     /// Ends the flush that was begun.
@@ -176,22 +173,22 @@ impl MemoryState {
     /// # Errors
     /// When the disk is in trouble.
     pub fn end_flush(&self) -> Result<Applied> {
-        lock(&self.shared).end_flush()
+        self.shared.lock().end_flush()
     }
 
     /// The last install is on the disk for good.
     pub fn settle(&self) {
-        lock(&self.shared).before = None;
+        self.shared.lock().before = None;
     }
 
     /// The mark of the last snapshot that was installed.
     pub fn installed(&self) -> Applied {
-        lock(&self.shared).installed
+        self.shared.lock().installed
     }
 
     /// Lets [`StateStore::full`] say this from now on.
     pub fn set_full(&self, sentence: Option<String>) {
-        lock(&self.shared).full = sentence;
+        self.shared.lock().full = sentence;
     }
 
     /// Lets every write and flush fail from now on, or succeed again.
@@ -201,13 +198,13 @@ impl MemoryState {
 
     /// Lets every write and flush meet this trouble from now on.
     pub fn set_trouble(&self, trouble: Trouble) {
-        lock(&self.shared).trouble = trouble;
+        self.shared.lock().trouble = trouble;
     }
 }
 
 impl StateStore for MemoryState {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        let disk = lock(&self.shared);
+        let disk = self.shared.lock();
         Ok(match disk.overlay.get(table, key) {
             Some(seen) => seen.map(<[u8]>::to_vec),
             None => disk.durable[slot(table)].get(key).cloned(),
@@ -215,7 +212,7 @@ impl StateStore for MemoryState {
     }
 
     fn scan(&self, table: Table, after: Option<&[u8]>, limit: usize) -> Result<Vec<Row>> {
-        let disk = lock(&self.shared);
+        let disk = self.shared.lock();
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let base = disk.durable[slot(table)]
             .range::<[u8], _>((start, Bound::Unbounded))
@@ -227,11 +224,11 @@ impl StateStore for MemoryState {
     }
 
     fn count(&self, table: Table) -> u64 {
-        lock(&self.shared).overlay.count(table)
+        self.shared.lock().overlay.count(table)
     }
 
     fn write(&self, batch: WriteBatch) -> Result<()> {
-        let mut disk = lock(&self.shared);
+        let mut disk = self.shared.lock();
         // A write only goes to memory, where no late failure can meet it.
         disk.trouble.error()?;
         let StateDisk { durable, overlay, .. } = &mut *disk;
@@ -239,23 +236,23 @@ impl StateStore for MemoryState {
     }
 
     fn flush(&self) -> Result<Applied> {
-        lock(&self.shared).flush()
+        self.shared.lock().flush()
     }
 
     fn applied(&self) -> Applied {
-        lock(&self.shared).overlay.applied()
+        self.shared.lock().overlay.applied()
     }
 
     fn durable(&self) -> Applied {
-        lock(&self.shared).overlay.durable()
+        self.shared.lock().overlay.durable()
     }
 
     fn full(&self) -> Option<String> {
-        lock(&self.shared).full.clone()
+        self.shared.lock().full.clone()
     }
 
     fn snapshot(&self) -> Result<Box<dyn SnapshotSource>> {
-        let mut disk = lock(&self.shared);
+        let mut disk = self.shared.lock();
         let applied = disk.flush()?;
         let mut rows = VecDeque::new();
         for table in Table::REPLICATED {
@@ -274,7 +271,7 @@ impl StateStore for MemoryState {
             .into_any()
             .downcast::<Sink>()
             .map_err(|_| Error::internal("a snapshot was built for another store"))?;
-        let mut disk = lock(&self.shared);
+        let mut disk = self.shared.lock();
         disk.end_flush()?;
         disk.trouble.error()?;
         // Local records survive, also those that were not durable yet.
@@ -418,7 +415,7 @@ impl MemoryLog {
 
     /// Pulls the plug when the disk had finished so many of the appends under way.
     pub fn crash_with(&self, finished: usize) {
-        let mut disk = lock(&self.shared);
+        let mut disk = self.shared.lock();
         let mut appends = disk.under_way.take();
         while appends.as_ref().is_some_and(|a| a.len() > finished) {
             if let Some(undo) = appends.as_mut().and_then(VecDeque::pop_back) {
@@ -431,26 +428,26 @@ impl MemoryLog {
 
     /// From now on appends are under way until they are settled.
     pub fn watch(&self) {
-        lock(&self.shared).under_way.get_or_insert_default();
+        self.shared.lock().under_way.get_or_insert_default();
     }
 
     /// The oldest `appends` of those under way are on the disk for good.
     pub fn settle(&self, appends: usize) {
-        if let Some(under_way) = &mut lock(&self.shared).under_way {
+        if let Some(under_way) = &mut self.shared.lock().under_way {
             under_way.drain(..appends.min(under_way.len()));
         }
     }
 
     /// The hard state that would be there after a power cut now.
     pub fn durable_hard_state(&self) -> HardState {
-        let disk = lock(&self.shared);
+        let disk = self.shared.lock();
         let first = disk.under_way.as_ref().and_then(VecDeque::front);
         first.map_or(&disk.hard_state, |undo| &undo.hard_state).clone()
     }
 
     /// Up to where the log is truncated on the disk.
     pub fn durable_mark(&self) -> Applied {
-        let disk = lock(&self.shared);
+        let disk = self.shared.lock();
         let first = disk.under_way.as_ref().and_then(VecDeque::front);
         first.map_or(disk.durable_mark, |undo| undo.durable_mark)
     }
@@ -458,7 +455,7 @@ impl MemoryLog {
     /// Whether this entry is on the disk for good: it would be there after a power cut now, whatever becomes of the
     /// appends under way. What was truncated counts: the state has it.
     pub fn has_durably(&self, index: u64, term: u64) -> bool {
-        let disk = lock(&self.shared);
+        let disk = self.shared.lock();
         let is_it = |entry: &Entry| entry.index == index && entry.term == term;
         let Some(oldest) = disk.under_way.as_ref().and_then(VecDeque::front) else {
             return index <= disk.mark.index || disk.get(index).is_some_and(is_it);
@@ -481,34 +478,34 @@ impl MemoryLog {
 
     /// Lets every append meet this trouble from now on.
     pub fn set_trouble(&self, trouble: Trouble) {
-        lock(&self.shared).trouble = trouble;
+        self.shared.lock().trouble = trouble;
     }
 }
 
 impl LogStore for MemoryLog {
     fn incarnation(&self) -> Incarnation {
-        lock(&self.shared).incarnation
+        self.shared.lock().incarnation
     }
 
     fn set_cluster_id(&mut self, cluster_id: u64) -> Result<()> {
-        lock(&self.shared).incarnation.cluster_id = cluster_id;
+        self.shared.lock().incarnation.cluster_id = cluster_id;
         Ok(())
     }
 
     fn hard_state(&self) -> Result<HardState> {
-        Ok(lock(&self.shared).hard_state.clone())
+        Ok(self.shared.lock().hard_state.clone())
     }
 
     fn first_index(&self) -> u64 {
-        lock(&self.shared).mark.index + 1
+        self.shared.lock().mark.index + 1
     }
 
     fn last_index(&self) -> u64 {
-        lock(&self.shared).last()
+        self.shared.lock().last()
     }
 
     fn term(&self, index: u64) -> Result<Option<u64>> {
-        let disk = lock(&self.shared);
+        let disk = self.shared.lock();
         if index == disk.mark.index {
             return Ok(Some(disk.mark.term));
         }
@@ -516,7 +513,7 @@ impl LogStore for MemoryLog {
     }
 
     fn entries(&self, lo: u64, hi: u64, max_bytes: u64) -> Result<Vec<Entry>> {
-        let disk = lock(&self.shared);
+        let disk = self.shared.lock();
         if lo <= disk.mark.index || hi > disk.last() + 1 || lo >= hi {
             return Err(Error::internal(format!(
                 "log entries {lo}..{hi} were asked for; there are {}..{}",
@@ -537,7 +534,7 @@ impl LogStore for MemoryLog {
     }
 
     fn append(&mut self, batch: LogBatch) -> Result<()> {
-        let mut disk = lock(&self.shared);
+        let mut disk = self.shared.lock();
         if batch.entries.is_empty() && batch.hard_state.is_none() && batch.reset_to.is_none() {
             return Ok(());
         }
@@ -593,7 +590,7 @@ impl LogStore for MemoryLog {
     }
 
     fn truncate(&mut self, index: u64) -> Result<()> {
-        let mut disk = lock(&self.shared);
+        let mut disk = self.shared.lock();
         if index <= disk.mark.index {
             return Ok(());
         }

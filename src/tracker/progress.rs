@@ -3,14 +3,15 @@
 //! A number per running pin, gone with it. Nothing here is kept or replicated: what a pin has achieved is in its record.
 
 use super::queue::Key;
-use super::rows::{lock, Row};
+use super::rows::Row;
 use super::runner::Tracker;
 use crate::error::Result;
 use crate::ipfs::Progress;
 use cid::Cid;
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// Blocks reached, by running pin. As large as the number of workers.
 #[derive(Clone, Default)]
@@ -27,12 +28,12 @@ impl Board {
     /// A pin begins.
     pub(super) fn begin(&self, key: &Key) -> Entry {
         let blocks = Arc::new(AtomicU64::new(0));
-        lock(&self.0).insert(key.clone(), blocks.clone());
+        self.0.lock().insert(key.clone(), blocks.clone());
         Entry { board: self.clone(), key: key.clone(), blocks }
     }
 
     fn read(&self, key: &[u8]) -> u64 {
-        lock(&self.0).get(key).map_or(0, |blocks| blocks.load(Ordering::Relaxed))
+        self.0.lock().get(key).map_or(0, |blocks| blocks.load(Ordering::Relaxed))
     }
 }
 
@@ -46,7 +47,7 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let mut board = lock(&self.board.0);
+        let mut board = self.board.0.lock();
         // A newer attempt at the same CID may have taken the place.
         if board.get(&self.key).is_some_and(|b| Arc::ptr_eq(b, &self.blocks)) {
             board.remove(&self.key);

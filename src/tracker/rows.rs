@@ -12,9 +12,10 @@ use crate::ipfs::{Away, Ipfs};
 use crate::state::Pin;
 use crate::store::{StateStore, Table};
 use libp2p::PeerId;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// Rows read from a table in one short read transaction.
 const PAGE: usize = 1_000;
@@ -130,7 +131,7 @@ impl RowReader {
                 }
                 _ => None,
             };
-            let pending = lock(&self.queue).get(&key).copied();
+            let pending = self.queue.lock().get(&key).copied();
             let row = row(key, pin.as_ref(), &self.me, record.as_ref(), pending.as_ref());
             let row = row.while_away(away.as_ref());
             if row.status != Status::Remote && self.filter.matches(row.status) {
@@ -190,9 +191,4 @@ pub(super) fn row(
         attempts: pending.map(|p| p.attempt).or(record.map(|r| r.attempts)).unwrap_or(0),
         priority: pending.is_some_and(|p| p.priority),
     }
-}
-
-/// The guard of a mutex whose holders never panic half-way through a change.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

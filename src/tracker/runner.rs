@@ -13,7 +13,7 @@ use super::keeper;
 use super::plan::{self, Achieved, Action, Correction, Record};
 use super::progress::Board;
 use super::queue::{Job, Key, Limits, Offer, Op, Queue, Stall};
-use super::rows::{lock, row, Row, RowReader};
+use super::rows::{row, Row, RowReader};
 use super::scan::{self, Scan, Spot};
 use super::status::{Status, StatusFilter};
 use crate::clock::Timestamp;
@@ -24,10 +24,11 @@ use crate::state::{Event, Pin, PinMode};
 use crate::store::{StateStore, Table, WriteBatch};
 use cid::Cid;
 use libp2p::PeerId;
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// State events taken in one go.
@@ -115,7 +116,7 @@ impl Tracker {
         let keep = runtime::spawn(keeper::keep(inner.clone()));
         let sync = runtime::spawn(keeper::sync_state(inner.clone()));
         let flush = runtime::spawn(flush_lazily(inner.store.clone(), changed));
-        lock(&inner.tasks).extend([follow, dispatch, keep, sync, flush]);
+        inner.tasks.lock().extend([follow, dispatch, keep, sync, flush]);
         tracker
     }
 
@@ -248,16 +249,16 @@ impl Tracker {
 
     /// Pins waiting for a worker.
     pub fn waiting_pins(&self) -> usize {
-        lock(&self.inner.queue).waiting_pins()
+        self.inner.queue.lock().waiting_pins()
     }
 
     /// Stops all work; what runs is cancelled and found again at the next start.
     pub async fn stop(&self) {
-        let tasks: Vec<_> = lock(&self.inner.tasks).drain(..).collect();
+        let tasks: Vec<_> = self.inner.tasks.lock().drain(..).collect();
         for task in tasks {
             task.cancel().await;
         }
-        let running: Vec<_> = lock(&self.inner.running).drain().collect();
+        let running: Vec<_> = self.inner.running.lock().drain().collect();
         for (_, (_, task)) in running {
             task.cancel().await;
         }
@@ -295,7 +296,7 @@ impl Inner {
     /// The row of a CID, and whether IPFS should hold it and nothing is under way.
     pub(super) fn row_of(&self, key: Key) -> Result<(Row, bool)> {
         let (pin, record) = (self.pin(&key)?, self.record(&key)?);
-        let pending = lock(&self.queue).get(&key).copied();
+        let pending = self.queue.lock().get(&key).copied();
         let held = pending.is_none() && record.as_ref().is_some_and(Record::is_held);
         let row = row(key, pin.as_ref(), &self.me, record.as_ref(), pending.as_ref());
         Ok((row.while_away(self.ipfs.away().as_ref()), held))
@@ -307,7 +308,7 @@ impl Inner {
         let Some(correction) = plan::correct(pin.as_ref(), &self.me, record.as_ref(), state) else {
             return Ok(false);
         };
-        if lock(&self.queue).get(key).is_some() {
+        if self.queue.lock().get(key).is_some() {
             return Ok(false);
         }
         let now = Timestamp::now();
@@ -317,11 +318,11 @@ impl Inner {
                 self.put_record(key, Some(&Record::failed(Achieved::Missing, now, 0, "")))?;
             }
             Correction::Held(mode) => {
-                lock(&self.queue).forget_retry(key);
+                self.queue.lock().forget_retry(key);
                 self.put_record(key, Some(&Record::pinned(mode, now)))?;
             }
             Correction::Gone => {
-                lock(&self.queue).forget_retry(key);
+                self.queue.lock().forget_retry(key);
                 self.put_record(key, None)?;
             }
         }
@@ -340,8 +341,8 @@ impl Inner {
         let now = self.now();
         // Both at once: between the two the dispatcher could start the new job, which would then be the one that is
         // cancelled here, and its worker would never come back.
-        let mut running = lock(&self.running);
-        let offer = lock(&self.queue).offer(key.to_vec(), op, priority, attempt, now);
+        let mut running = self.running.lock();
+        let offer = self.queue.lock().offer(key.to_vec(), op, priority, attempt, now);
         running.remove(key);
         offer
     }
@@ -350,7 +351,7 @@ impl Inner {
     /// nothing to do.
     pub(super) fn requeue(&self, key: &[u8], scan: Scan) -> Result<Option<Offer>> {
         let (pin, record) = (self.pin(key)?, self.record(key)?);
-        if lock(&self.queue).get(key).is_some() {
+        if self.queue.lock().get(key).is_some() {
             return Ok(None);
         }
         let attempts = record.as_ref().map_or(0, |r| r.attempts);
@@ -372,7 +373,7 @@ impl Inner {
     fn retry(&self, key: &[u8]) -> Result<()> {
         if self.requeue(key, Scan::Everything)? == Some(Offer::Full) {
             let attempts = self.record(key)?.map_or(1, |r| r.attempts);
-            lock(&self.queue).retry_later(key.to_vec(), attempts, self.now());
+            self.queue.lock().retry_later(key.to_vec(), attempts, self.now());
         }
         Ok(())
     }
@@ -398,7 +399,7 @@ impl Inner {
                 Event::Moved(pin) => {
                     let key = pin.cid.to_bytes();
                     let record = self.record(&key)?;
-                    let leaving = lock(&self.queue).get(&key).is_some_and(|p| p.op == Op::Unpin);
+                    let leaving = self.queue.lock().get(&key).is_some_and(|p| p.op == Op::Unpin);
                     if !plan::is_here(pin, &self.me) {
                         self.leave(&key, record)?;
                     } else if leaving {
@@ -423,7 +424,7 @@ impl Inner {
 
     /// A CID is no longer ours: unpin it, if we ever pinned it or were about to.
     fn leave(&self, key: &[u8], record: Option<Record>) -> Result<()> {
-        let running = lock(&self.queue).get(key).is_some_and(|p| p.running && p.op == Op::Pin);
+        let running = self.queue.lock().get(key).is_some_and(|p| p.running && p.op == Op::Pin);
         if running && record.is_none() {
             // The pin may have gone through at this very moment: remember that it may be there.
             self.put_record(key, Some(&Record::pinned(PinMode::Recursive, Timestamp::now())))?;
@@ -431,7 +432,7 @@ impl Inner {
         if running || record.is_some() {
             self.offer(key, Op::Unpin, false, 1);
         } else {
-            lock(&self.queue).cancel(key);
+            self.queue.lock().cancel(key);
         }
         Ok(())
     }
@@ -504,7 +505,7 @@ async fn dispatch(inner: Arc<Inner>, woken: async_channel::Receiver<()>) {
 
 /// Retries that are due, whether it is time for a scan, and how long until the next retry.
 fn overdue(inner: &Inner) -> (Vec<Key>, bool, Option<Duration>) {
-    let mut queue = lock(&inner.queue);
+    let mut queue = inner.queue.lock();
     let now = inner.now();
     let due = std::iter::from_fn(|| queue.due(now)).collect();
     let wait = queue.next_due().map(|at| Duration::from_millis(at.saturating_sub(now)));
@@ -519,8 +520,8 @@ pub(super) fn start_jobs(inner: &Arc<Inner>) {
     }
     loop {
         // The lock is held over spawn and insert, so that a job that ends at once finds its own handle.
-        let mut running = lock(&inner.running);
-        let Some(job) = lock(&inner.queue).take(inner.now()) else { return };
+        let mut running = inner.running.lock();
+        let Some(job) = inner.queue.lock().take(inner.now()) else { return };
         let (key, ticket) = (job.key.clone(), job.ticket);
         running.insert(key, (ticket, runtime::spawn(run(inner.clone(), job))));
     }
@@ -533,7 +534,7 @@ async fn run(inner: Arc<Inner>, job: Job) {
         Op::Unpin => unpin(&inner, &job).await,
     };
     report(conclude(&inner, &job, result));
-    let mut running = lock(&inner.running);
+    let mut running = inner.running.lock();
     if running.get(&job.key).is_some_and(|(ticket, _)| *ticket == job.ticket) {
         if let Some((_, task)) = running.remove(&job.key) {
             // Our own handle: dropping it would cancel the lines that follow.
@@ -604,7 +605,7 @@ async fn yield_to_others(inner: &Arc<Inner>, job: &Job, moved: &Moved) {
         runtime::sleep(STALL_LOOK).await;
         let idle = moved.idle(inner.now());
         let stall = {
-            let mut queue = lock(&inner.queue);
+            let mut queue = inner.queue.lock();
             if !queue.is_current(job) {
                 return;
             }
@@ -639,7 +640,7 @@ impl Inner {
             "no provider found, or no progress, while other pins waited for their turn: it gave way to them \
                      and is tried again soon. Start or connect a node that has it";
         report(conclude(self, job, Err(Error::timeout(words))));
-        let mut running = lock(&self.running);
+        let mut running = self.running.lock();
         if running.get(&job.key).is_some_and(|(ticket, _)| *ticket == job.ticket) {
             // Dropping the task cancels the call.
             running.remove(&job.key);
@@ -649,7 +650,7 @@ impl Inner {
 
 /// Writes the record of a job that ended, unless a newer operation replaced it meanwhile.
 fn conclude(inner: &Inner, job: &Job, result: Result<Option<PinMode>>) -> Result<()> {
-    if !lock(&inner.queue).is_current(job) {
+    if !inner.queue.lock().is_current(job) {
         return Ok(());
     }
     let failed = result.is_err();
@@ -672,7 +673,7 @@ fn conclude(inner: &Inner, job: &Job, result: Result<Option<PinMode>>) -> Result
     // Whether or not the disk took the record, the worker must be free again; what could not be written down counts
     // as not done.
     let now = inner.now();
-    let mut queue = lock(&inner.queue);
+    let mut queue = inner.queue.lock();
     if queue.finish(job) && (failed || written.is_err()) {
         queue.retry_later(job.key.clone(), job.attempt, now);
     }

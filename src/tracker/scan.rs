@@ -10,7 +10,7 @@
 
 use super::plan::{self, Record};
 use super::queue::{Key, Offer};
-use super::rows::{lock, Row, TableReader};
+use super::rows::{Row, TableReader};
 use super::runner::{start_jobs, Inner};
 use super::status::Status;
 use crate::error::Result;
@@ -178,7 +178,7 @@ impl Inner {
 
 /// Queues what no attempt has settled, as far as there is room.
 pub(super) async fn catch_up(inner: &Arc<Inner>) -> Result<()> {
-    let begin = lock(&inner.spot).unsettled.take();
+    let begin = inner.spot.lock().unsettled.take();
     let in_the_middle = begin.is_some();
     let (table, mut after) = begin.unwrap_or((Table::Local, None));
     let tables: &[Table] = if table == Table::Local { &[Table::Local, Table::Pins] } else { &[Table::Pins] };
@@ -188,7 +188,7 @@ pub(super) async fn catch_up(inner: &Arc<Inner>) -> Result<()> {
             let page = runtime::unblock(move || worker.page(table, from, Scan::Unsettled)).await?;
             start_jobs(inner);
             if let Some(spot) = page.full {
-                lock(&inner.spot).unsettled = Some((table, spot));
+                inner.spot.lock().unsettled = Some((table, spot));
                 // There may be room again by now.
                 inner.wake();
                 return Ok(());
@@ -201,7 +201,7 @@ pub(super) async fn catch_up(inner: &Arc<Inner>) -> Result<()> {
     }
     if in_the_middle {
         // What did not fit while this was under way may lie before where it began.
-        lock(&inner.queue).ask_for_scan();
+        inner.queue.lock().ask_for_scan();
         inner.wake();
     }
     Ok(())
@@ -251,7 +251,7 @@ pub(super) async fn repair(inner: &Arc<Inner>, found: Option<&async_channel::Sen
     }
     // From where there was no room the last time to the end, then from the beginning to there; but whoever reads what
     // was found wants it in order.
-    let refused = lock(&inner.spot).refused.take();
+    let refused = inner.spot.lock().refused.take();
     let middle = refused.filter(|_| found.is_none());
     let mut ranges = vec![(middle.clone(), None)];
     if middle.is_some() {
@@ -262,7 +262,7 @@ pub(super) async fn repair(inner: &Arc<Inner>, found: Option<&async_channel::Sen
             let (worker, from) = (inner.clone(), after);
             let page = runtime::unblock(move || worker.page(Table::Pins, from, Scan::Everything)).await?;
             if let Some(spot) = page.full {
-                lock(&inner.spot).refused.get_or_insert(spot.unwrap_or_default());
+                inner.spot.lock().refused.get_or_insert(spot.unwrap_or_default());
             }
             start_jobs(inner);
             for row in page.queued {

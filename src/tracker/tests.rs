@@ -389,7 +389,7 @@ fn a_disk_that_refuses_the_record_costs_no_worker() {
     bench.store.set_failing(true);
     bench.ipfs.script().hanging.clear();
     bench.wait("the end of the job", || bench.ipfs.script().pins.contains_key(&cid(1)));
-    bench.wait("the worker", || bench.tracker.inner.queue.lock().expect("lock").is_empty());
+    bench.wait("the worker", || bench.tracker.inner.queue.lock().is_empty());
     assert_eq!(bench.record(1), None);
     bench.store.set_failing(false);
     bench.skip(RETRY_FIRST_MS);
@@ -423,7 +423,7 @@ fn a_job_whose_pin_has_left_meanwhile_keeps_the_record_for_the_unpin() {
     // The state is ahead of the events: the job begins before the unpin is heard of.
     bench.put(cid(1).to_bytes(), Table::Pins, None);
     bench.ipfs.script().hanging.clear();
-    bench.wait("the end of the jobs", || bench.tracker.inner.queue.lock().expect("lock").is_empty());
+    bench.wait("the end of the jobs", || bench.tracker.inner.queue.lock().is_empty());
     bench.unpin(1);
     bench.wait_status(1, Status::Unpinned);
     assert!(!bench.ipfs.script().pins.contains_key(&cid(1)));

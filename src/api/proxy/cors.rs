@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::runtime;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Uri};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
 /// How long the daemon may take to tell its policy; the client waits meanwhile.
@@ -79,11 +79,6 @@ pub(super) struct FromKubo {
     no_page: Mutex<Remembered>,
 }
 
-fn lock(mutex: &Mutex<Remembered>) -> MutexGuard<'_, Remembered> {
-    // Replaced whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl FromKubo {
     /// Asks at `path`, and copies `extra` besides what Kubo always exposes.
     ///
@@ -138,7 +133,7 @@ impl FromKubo {
     where
         F: std::future::Future<Output = Result<HeaderMap>>,
     {
-        if let Some((at, known)) = &*lock(slot) {
+        if let Some((at, known)) = &*slot.lock() {
             let fresh = match known {
                 Ok(_) => self.ttl.is_zero() || at.elapsed() < self.ttl,
                 Err(()) => at.elapsed() < ASK_AGAIN,
@@ -150,7 +145,7 @@ impl FromKubo {
         let asked = runtime::timeout(ASK_TIMEOUT, "the IPFS daemon", ask()).await.map_err(|error| {
             log::debug!("the daemon's headers could not be asked for: {error}");
         });
-        *lock(slot) = Some((Instant::now(), asked.clone()));
+        *slot.lock() = Some((Instant::now(), asked.clone()));
         asked.ok()
     }
 

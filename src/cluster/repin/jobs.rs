@@ -5,7 +5,7 @@
 //! contacted peer calls that one, which finds in the state how far it has come. Whoever asked may go away: the
 //! call is given up, the leader stops, and what is half done is finished or undone by its next pass.
 
-use super::{lock, Shared, CALL};
+use super::{Shared, CALL};
 use crate::cluster::{rpc, Cluster};
 use crate::error::{Error, Kind, Result};
 use crate::net::rpc::{Access, Call};
@@ -94,7 +94,7 @@ struct Vacating<'a> {
 
 impl<'a> Vacating<'a> {
     fn begin(shared: &'a Shared, peer: PeerId) -> Self {
-        *lock(&shared.vacating).entry(peer).or_default() += 1;
+        *shared.vacating.lock().entry(peer).or_default() += 1;
         shared.wake();
         Vacating { shared, peer }
     }
@@ -102,7 +102,7 @@ impl<'a> Vacating<'a> {
 
 impl Drop for Vacating<'_> {
     fn drop(&mut self) {
-        let mut vacating = lock(&self.shared.vacating);
+        let mut vacating = self.shared.vacating.lock();
         if let Some(count) = vacating.get_mut(&self.peer) {
             *count -= 1;
             if *count == 0 {
@@ -206,7 +206,7 @@ impl Cluster {
         self.can_reallocate()?;
         let shared = &self.inner.repin;
         let earlier = shared.begun.load(Ordering::SeqCst);
-        let before = lock(&shared.moved).get(&peer).copied().unwrap_or(0);
+        let before = shared.moved.lock().get(&peer).copied().unwrap_or(0);
         let _mark = Vacating::begin(shared, peer);
         let mut progress = MoveProgress::default();
         let (mut fewest, mut moving) = (u64::MAX, Instant::now());
@@ -215,7 +215,7 @@ impl Cluster {
             if !self.leads() {
                 return Err(Error::not_leader("another peer leads now"));
             }
-            let report = lock(&shared.report).clone();
+            let report = shared.report.lock().clone();
             // A pass that began before knew nothing of our wish.
             let left = report.left.get(&peer).filter(|_| report.pass > earlier).copied();
             if let Some(left) = left {

@@ -5,7 +5,7 @@
 //! records, not from IPFS), one call per holder and page. What was decided for a page is committed before the next
 //! one is read.
 
-use super::{called, lock, View};
+use super::{called, View};
 use crate::allocator::repin::{grow, settle, Held, Pool, Standing, Subject};
 use crate::cluster::{rpc, Cluster};
 use crate::error::{Context, Error, Result};
@@ -239,7 +239,7 @@ impl Cluster {
         let number = self.inner.repin.begin_pass();
         match self.walk(number, passes, liveness, view).await {
             Ok(mut report) => {
-                let mut moved = lock(&self.inner.repin.moved);
+                let mut moved = self.inner.repin.moved.lock();
                 moved.retain(|peer, _| report.left.contains_key(peer));
                 for (peer, left) in &mut report.left {
                     let sum = moved.entry(*peer).or_default();
@@ -317,7 +317,7 @@ impl Cluster {
                         let costs = self.costs(passes).await;
                         pool = Pool::new(first.candidates.clone(), costs);
                     }
-                    let busy = lock(&self.inner.repin.busy).clone();
+                    let busy = self.inner.repin.busy.lock().clone();
                     page.retain(|pin| !busy.contains(&pin.cid));
                     self.handle(&page, &view, &mut pool, &mut report).await?;
                 }
@@ -334,7 +334,7 @@ impl Cluster {
                 return Ok(report);
             }
             view = self.view(liveness);
-            *lock(&self.inner.repin.view) = Some(view.clone());
+            *self.inner.repin.view.lock() = Some(view.clone());
         }
     }
 

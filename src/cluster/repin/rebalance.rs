@@ -8,7 +8,7 @@
 
 use super::jobs::{self, Job};
 use super::pass::{Found, Walk, PAGE};
-use super::{called, lock, MoveProgress, PeerShare, Shared, View, CALL};
+use super::{called, MoveProgress, PeerShare, Shared, View, CALL};
 use crate::allocator::rebalance::{Planner, Slot, Swap};
 use crate::allocator::repin::{Held, Standing};
 use crate::cluster::{rpc, Cluster};
@@ -63,7 +63,7 @@ impl<'a> Running<'a> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        lock(&self.0.busy).clear();
+        self.0.busy.lock().clear();
         self.0.rebalancing.store(false, Ordering::SeqCst);
         // Whatever stayed half-way is for the next pass.
         self.0.wake();
@@ -116,10 +116,10 @@ impl Cluster {
     /// Who is there now, and not a moment ago: a board that has just been added is what this is for.
     async fn fresh_view(&self) -> Result<View> {
         let shared = &self.inner.repin;
-        *lock(&shared.view) = None;
+        *shared.view.lock() = None;
         let began = Instant::now();
         loop {
-            if let Some(view) = lock(&shared.view).clone() {
+            if let Some(view) = shared.view.lock().clone() {
                 return Ok(view);
             }
             if !self.leads() || began.elapsed() >= CALL {
@@ -231,7 +231,7 @@ impl Cluster {
             flights.insert(pin.cid, Flight { swap, before: pin.holders, with, idle: None });
         }
         // Before they are committed: a pass must not see one of them without knowing whose it is.
-        lock(&self.inner.repin.busy).extend(moves.iter().map(|m| m.cid));
+        self.inner.repin.busy.lock().extend(moves.iter().map(|m| m.cid));
         self.propose_moves(moves).await.map(|_| ())
     }
 
@@ -273,7 +273,7 @@ impl Cluster {
         }
         self.propose_moves(moves).await?;
         progress.moved += arrived;
-        let mut busy = lock(&self.inner.repin.busy);
+        let mut busy = self.inner.repin.busy.lock();
         for cid in &over {
             flights.remove(cid);
             busy.remove(cid);

@@ -159,7 +159,7 @@ impl Driver {
     }
 
     pub(super) fn note_conf(&self, index: u64, conf: &ConfState) {
-        self.history.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(index, conf.clone());
+        self.history.lock().push(index, conf.clone());
     }
 
     /// Forgets log entries that the state on disk covers.

@@ -15,7 +15,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cid::Cid;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
-use std::sync::{Arc, Mutex, PoisonError};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use super::gc::{Fate, PinnedBy};
@@ -49,7 +50,7 @@ impl Default for Meter {
 
 impl Meter {
     fn read(&self, now: Instant, (total_in, total_out): (u64, u64)) -> Traffic {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.0.lock();
         let (at, before) = *last;
         let seconds = now.saturating_duration_since(at);
         if seconds < RATE_WINDOW {

@@ -10,9 +10,9 @@ use crate::ipfs::unixfs::{
 };
 use crate::runtime::block_on;
 use futures::StreamExt;
+use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::Mutex;
 
 /// A neighbour that has some blocks; fetches of others never end.
 #[derive(Clone, Default)]
@@ -49,7 +49,7 @@ impl Fetch for Neighbour {
         let _running = Running(self.0.clone());
         self.0.peak.fetch_max(now, Ordering::SeqCst);
         smol::future::yield_now().await;
-        let block = self.0.blocks.lock().unwrap().get(&cid).cloned();
+        let block = self.0.blocks.lock().get(&cid).cloned();
         match block {
             Some(block) => {
                 self.0.fetched.fetch_add(1, Ordering::SeqCst);
@@ -63,7 +63,7 @@ impl Fetch for Neighbour {
 #[async_trait]
 impl BlockSink for Neighbour {
     async fn put(&mut self, block: Block) -> Result<()> {
-        self.0.blocks.lock().unwrap().insert(block.cid, block.data);
+        self.0.blocks.lock().insert(block.cid, block.data);
         Ok(())
     }
 }
@@ -96,8 +96,8 @@ impl Bench {
     fn tree(&self, seed: u64, files: usize) -> (Cid, Vec<(Cid, Bytes)>) {
         let mut sink = Neighbour::default();
         let root = block_on(make_tree(&mut sink, seed, files)).cid;
-        let blocks: Vec<_> = sink.0.blocks.lock().unwrap().drain().collect();
-        self.neighbour.0.blocks.lock().unwrap().extend(blocks.iter().cloned());
+        let blocks: Vec<_> = sink.0.blocks.lock().drain().collect();
+        self.neighbour.0.blocks.lock().extend(blocks.iter().cloned());
         (root, blocks)
     }
 
@@ -218,7 +218,7 @@ fn a_pin_that_nobody_can_serve_times_out_with_the_reason_and_leaves_no_pin() {
     let bench = Bench::new();
     let (root, blocks) = bench.tree(1, 10);
     let lost = blocks.iter().map(|(cid, _)| *cid).find(|cid| *cid != root).unwrap();
-    bench.neighbour.0.blocks.lock().unwrap().remove(&lost);
+    bench.neighbour.0.blocks.lock().remove(&lost);
     let error = bench.pin(root).unwrap_err();
     assert_eq!(error.kind(), Kind::Timeout);
     assert!(
@@ -233,7 +233,7 @@ fn a_pin_that_nobody_can_serve_times_out_with_the_reason_and_leaves_no_pin() {
 fn progress_prolongs_a_pin_beyond_its_timeout() {
     let bench = Bench::new();
     let (root, blocks) = bench.tree(1, 12);
-    bench.neighbour.0.blocks.lock().unwrap().clear();
+    bench.neighbour.0.blocks.lock().clear();
     block_on(bench.node.store.put(vec![], Durability::Flushed)).unwrap();
     // A neighbour that finds one block at a time: a new neighbour's fetches wait, so blocks are put locally and the
     // pin is tried anew for each, which must get one step further every time.
@@ -407,12 +407,12 @@ fn a_dag_cbor_pin_follows_its_links() {
     let link = leaf_cid.to_bytes();
     let node = Bytes::from([&[0x81, 0xd8, 42, 0x58, link.len() as u8 + 1, 0], &link[..]].concat());
     let root = cid_of(1, DAG_CBOR, &node);
-    bench.neighbour.0.blocks.lock().unwrap().extend([(root, node), (leaf_cid, leaf)]);
+    bench.neighbour.0.blocks.lock().extend([(root, node), (leaf_cid, leaf)]);
     bench.pin(root).unwrap();
     assert!(bench.has(&leaf_cid));
     assert_eq!(bench.gc().unwrap(), HashSet::new());
     let unknown = cid_of(1, 0x78, b"git");
-    bench.neighbour.0.blocks.lock().unwrap().insert(unknown, Bytes::from_static(b"git"));
+    bench.neighbour.0.blocks.lock().insert(unknown, Bytes::from_static(b"git"));
     assert!(bench.pin(unknown).unwrap_err().message().contains("0x78"));
 }
 
@@ -430,13 +430,7 @@ fn the_same_bytes_under_two_codecs_are_both_followed() {
     let both = block_on(build_directory(&ImportOptions::v1(), links, &mut sink)).unwrap().cid;
     let raw = Cid::new_v1(RAW, *root.hash());
     let data = blocks.iter().find(|(cid, _)| *cid == root).unwrap().1.clone();
-    bench
-        .neighbour
-        .0
-        .blocks
-        .lock()
-        .unwrap()
-        .extend([(raw, data.clone()), (Cid::new_v1(DAG_PB, *root.hash()), data)]);
+    bench.neighbour.0.blocks.lock().extend([(raw, data.clone()), (Cid::new_v1(DAG_PB, *root.hash()), data)]);
     bench.pin(both).unwrap();
     assert!(blocks.iter().all(|(cid, _)| bench.has(cid)));
     bench.gc().unwrap();
@@ -506,7 +500,7 @@ fn two_nodes_exchange_a_folder_over_their_own_swarm() {
     let (a, b) = (open(0), open(1));
     let mut sink = Neighbour::default();
     let root = block_on(make_tree(&mut sink, 5, 30)).cid;
-    let blocks: Vec<_> = sink.0.blocks.lock().unwrap().drain().collect();
+    let blocks: Vec<_> = sink.0.blocks.lock().drain().collect();
     block_on(async {
         let given = blocks.iter().map(|(cid, data)| Block { cid: *cid, data: data.clone() });
         a.put_blocks(given.collect()).await.unwrap();
@@ -550,7 +544,7 @@ fn a_collection_comes_by_itself_when_an_interval_says_so() {
         let mut sink = Neighbour::default();
         let kept = block_on(make_tree(&mut sink, 1, 3)).cid;
         let blocks = |sink: &Neighbour| -> Vec<Block> {
-            let all = sink.0.blocks.lock().unwrap();
+            let all = sink.0.blocks.lock();
             all.iter().map(|(cid, data)| Block { cid: *cid, data: data.clone() }).collect()
         };
         let pinned = blocks(&sink);

@@ -4,11 +4,12 @@
 //! about length, cut connections and endless bodies are possible. As tiny_http never hangs up by itself, a
 //! small relay stands in front of it that does.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What the daemon does when it is asked.
@@ -78,10 +79,10 @@ impl Fake {
             fake.threads.push(std::thread::spawn(move || {
                 while let Ok(mut request) = server.recv() {
                     let path = request.url().trim_start_matches("/api/v0/").to_string();
-                    asked.lock().expect("lock").push(path.clone());
+                    asked.lock().push(path.clone());
                     let mut body = Vec::new();
                     let _ = request.as_reader().read_to_end(&mut body);
-                    bodies.lock().expect("lock").push(body);
+                    bodies.lock().push(body);
                     let key = script.keys().filter(|k| path.contains(k.as_str())).max_by_key(|k| k.len());
                     let say = key.and_then(|k| script.get(k)).cloned();
                     let say = say.unwrap_or_else(|| Say::Status(404, "404 page not found\n".into()));
@@ -93,7 +94,7 @@ impl Fake {
                     if cut {
                         // What was written must get through first: the relay flushes as it reads.
                         std::thread::sleep(Duration::from_millis(50));
-                        if let Some(client) = clients.lock().expect("lock").remove(&port) {
+                        if let Some(client) = clients.lock().remove(&port) {
                             let _ = client.shutdown(Shutdown::Both);
                         }
                     }
@@ -110,7 +111,7 @@ impl Fake {
 
     /// How often a command was asked.
     pub(super) fn count(&self, command: &str) -> usize {
-        self.asked.lock().expect("lock").iter().filter(|p| p.contains(command)).count()
+        self.asked.lock().iter().filter(|p| p.contains(command)).count()
     }
 }
 
@@ -134,7 +135,7 @@ fn relay(listener: &TcpListener, back: SocketAddr, clients: &Relayed, over: &Ato
         }
         let (Ok(client), Ok(server)) = (client, TcpStream::connect(back)) else { continue };
         let port = server.local_addr().expect("connected").port();
-        clients.lock().expect("lock").insert(port, client.try_clone().expect("clone"));
+        clients.lock().insert(port, client.try_clone().expect("clone"));
         let one_way = |from: &TcpStream, to: &TcpStream| {
             let (mut from, mut to) = (from.try_clone().expect("clone"), to.try_clone().expect("clone"));
             std::thread::spawn(move || {

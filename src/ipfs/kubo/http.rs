@@ -18,9 +18,10 @@ use hyper::client::conn::http1;
 use hyper::header;
 use hyper::{Method, Request, Response, StatusCode};
 use libp2p::Multiaddr;
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use smol::lock::{Semaphore, SemaphoreGuardArc};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A proxy of pinfold that sees this header answers for a cluster above it (see `api::proxy::composite`); Kubo
@@ -69,11 +70,6 @@ pub(super) struct Client {
     idle: Pool<Full<Bytes>>,
     slots: Arc<Semaphore>,
     gate: Mutex<Gate>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Plain data that every operation leaves consistent; a panic elsewhere aborts the process anyway.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Client {
@@ -152,7 +148,7 @@ impl Client {
             }
             Some(Err(error)) => {
                 if error.kind() == Kind::Unavailable {
-                    let mut gate = lock(&self.gate);
+                    let mut gate = self.gate.lock();
                     gate.failures = gate.failures.saturating_add(1);
                 }
                 Err(error)
@@ -167,7 +163,7 @@ impl Client {
 
     /// The daemon answers: nobody needs to hold back any more.
     pub(super) fn is_up(&self) {
-        *lock(&self.gate) = Gate::default();
+        *self.gate.lock() = Gate::default();
     }
 
     pub(super) fn silent(&self, path: &str, limit: Duration) -> Error {
@@ -182,7 +178,7 @@ impl Client {
     async fn wait_for_turn(&self) -> Result<()> {
         let now = Instant::now();
         let at = {
-            let mut gate = lock(&self.gate);
+            let mut gate = self.gate.lock();
             if gate.failures <= QUICK_FAILURES {
                 return Ok(());
             }
@@ -200,7 +196,7 @@ impl Client {
         loop {
             let left = at.saturating_duration_since(Instant::now());
             // Also as soon as somebody else has got through.
-            if left.is_zero() || lock(&self.gate).failures <= QUICK_FAILURES {
+            if left.is_zero() || self.gate.lock().failures <= QUICK_FAILURES {
                 return Ok(());
             }
             runtime::sleep(left.min(LOOK_AGAIN)).await;

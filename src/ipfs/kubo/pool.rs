@@ -9,9 +9,9 @@ use super::dial::{Socket, Target};
 use crate::runtime;
 use hyper::body::Body;
 use hyper::client::conn::http1;
+use parking_lot::{Mutex, MutexGuard};
 use smol::Task;
 use smol_hyper::rt::FuturesIo;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// An idle connection older than this is not used again: the daemon may be closing it.
@@ -72,8 +72,7 @@ impl<B> Pool<B> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<(Instant, Connection<B>)>> {
-        // A list that every operation leaves whole.
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        self.idle.lock()
     }
 
     /// A kept connection that takes a request. One that was put back a moment ago may still have to see the end of

@@ -314,7 +314,7 @@ fn blocks_are_checked_on_both_ways() {
 
     let fake = Fake::start(&[("block/put", said(&block.cid)), get("hello")]);
     block_on(kubo(&fake).put_blocks(vec![block.clone()])).expect("stored");
-    let sent = String::from_utf8(fake.bodies.lock().expect("lock")[0].clone()).expect("text");
+    let sent = String::from_utf8(fake.bodies.lock()[0].clone()).expect("text");
     assert!(sent.contains("\r\n\r\nhello\r\n--pinfold-"), "{sent}");
     assert_eq!(block_on(kubo(&fake).get_block(&block.cid, false)).expect("block"), data);
     assert_eq!(fake.count("offline=true"), 1);

@@ -38,9 +38,10 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use libp2p::{Multiaddr, PeerId};
 use mounts::Health;
+use parking_lot::Mutex;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// Between two looks at the disk, and between two looks for it.
@@ -78,10 +79,6 @@ struct State {
     closed: bool,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// The kind is that of what cannot be had now, whatever the disk said.
 fn unavailable(error: Error) -> Error {
     Error::unavailable(error.message())
@@ -117,12 +114,12 @@ impl Removable {
             Err((Cause::Disk, error)) => inner.depart(error),
             Err((Cause::Node, error)) => return Err(error),
         }
-        *lock(&inner.watch) = Some(runtime::spawn(watch(Arc::downgrade(&inner))));
+        *inner.watch.lock() = Some(runtime::spawn(watch(Arc::downgrade(&inner))));
         Ok(Removable(inner))
     }
 
     fn node(&self) -> Result<Embedded> {
-        let state = lock(&self.0.state);
+        let state = self.0.state.lock();
         match &state.node {
             Some(node) => Ok(node.clone()),
             None => Err(state.cause()),
@@ -132,7 +129,7 @@ impl Removable {
     /// The node, when it may change what is on the disk.
     fn writable(&self) -> Result<Embedded> {
         let node = self.node()?;
-        match &lock(&self.0.state).trouble {
+        match &self.0.state.lock().trouble {
             Some(trouble) => Err(trouble.clone()),
             None => Ok(node),
         }
@@ -242,7 +239,7 @@ impl Inner {
 
     /// The node is there.
     fn arrive(&self, node: Embedded) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if state.closed {
             return;
         }
@@ -256,13 +253,13 @@ impl Inner {
         state.node = Some(node);
         state.opened += 1;
         drop(state);
-        lock(&self.changes).clear();
+        self.changes.lock().clear();
     }
 
     /// The node is not there, or no longer. Says so once for each cause.
     fn depart(&self, cause: Error) {
         let cause = unavailable(cause);
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if state.closed {
             return;
         }
@@ -275,7 +272,7 @@ impl Inner {
             state.trouble = Some(cause);
         }
         drop(state);
-        lock(&self.changes).clear();
+        self.changes.lock().clear();
         if let Some(node) = left {
             runtime::spawn(async move {
                 let close = async {
@@ -292,7 +289,7 @@ impl Inner {
 
     /// The disk takes nothing more, or takes it again (then the node is opened anew).
     fn only_read(&self) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if state.node.is_some() && state.trouble.is_none() {
             let cause = only_readable(&self.place, "what is there is served, nothing more is taken");
             log::error!(target: "embedded", "{cause}");
@@ -303,7 +300,7 @@ impl Inner {
     /// Looks at the disk without waking it.
     fn seen(&self) -> Option<Seen> {
         let (node, ailing) = {
-            let state = lock(&self.state);
+            let state = self.state.lock();
             (state.node.clone()?, state.trouble.is_some())
         };
         let store = node.blocks();
@@ -395,7 +392,7 @@ impl Ipfs for Removable {
     }
 
     fn away(&self) -> Option<Away> {
-        let state = lock(&self.0.state);
+        let state = self.0.state.lock();
         match &state.node {
             Some(_) => None,
             None => Some(Away { cause: state.cause().message().to_owned(), since: state.since }),
@@ -408,16 +405,16 @@ impl Ipfs for Removable {
 
     async fn current_run(&self) -> Result<Run> {
         let id = self.node()?.id().await?.id;
-        let opened = lock(&self.0.state).opened;
+        let opened = self.0.state.lock().opened;
         Ok(Run { id, started: Some(opened.to_string()) })
     }
 
     async fn run_over(&self) {
         let (sender, changed) = async_channel::bounded::<()>(1);
         let before = {
-            let state = lock(&self.0.state);
+            let state = self.0.state.lock();
             // Under the state's lock: a change after this closes the channel.
-            lock(&self.0.changes).push(sender);
+            self.0.changes.lock().push(sender);
             state.node.is_some()
         };
         if before {
@@ -480,12 +477,12 @@ impl Ipfs for Removable {
 
     async fn close(&self) {
         // First the watch: it must not open what is being closed.
-        let watch = lock(&self.0.watch).take();
+        let watch = self.0.watch.lock().take();
         if let Some(watch) = watch {
             watch.cancel().await;
         }
         let node = {
-            let mut state = lock(&self.0.state);
+            let mut state = self.0.state.lock();
             state.closed = true;
             state.node.take()
         };

@@ -6,10 +6,11 @@ use crate::error::{Error, Kind};
 use crate::ipfs::{DirEntry, NodeKind};
 use crate::runtime::block_on;
 use futures::StreamExt;
+use parking_lot::Mutex;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// Blocks in memory, every one checked on its way in.
 #[derive(Clone, Default)]
@@ -20,9 +21,9 @@ impl BlockSink for Memory {
     async fn put(&mut self, block: Block) -> Result<()> {
         verify(&block.cid, &block.data)?;
         for link in links_of(&block.cid, &block.data)? {
-            assert!(self.0.lock().unwrap().contains_key(&link), "children come before parents");
+            assert!(self.0.lock().contains_key(&link), "children come before parents");
         }
-        self.0.lock().unwrap().insert(block.cid, block.data);
+        self.0.lock().insert(block.cid, block.data);
         Ok(())
     }
 }
@@ -30,7 +31,7 @@ impl BlockSink for Memory {
 #[async_trait]
 impl BlockGetter for Memory {
     async fn get(&self, cid: &Cid) -> Result<Bytes> {
-        let block = self.0.lock().unwrap().get(cid).cloned();
+        let block = self.0.lock().get(cid).cloned();
         block.ok_or_else(|| Error::not_found(format!("block {cid} is not here")))
     }
 }
@@ -324,7 +325,7 @@ fn a_range_fetches_only_the_blocks_that_it_needs() {
     let data = content(100_000);
     let root = block_on(import_to(&mut memory, &data, &options, 4_096));
     let leaf = cid_of(1, hash::RAW, &data[50_000..50_100]);
-    memory.0.lock().unwrap().retain(|cid, _| cid.codec() == DAG_PB || *cid == leaf);
+    memory.0.lock().retain(|cid, _| cid.codec() == DAG_PB || *cid == leaf);
     assert_eq!(block_on(read_range(&memory, root.cid, Some(50_010..50_020))).unwrap(), data[50_010..50_020]);
     let missing = block_on(read_range(&memory, root.cid, Some(50_010..50_120))).unwrap_err();
     assert_eq!(missing.kind(), Kind::NotFound);
@@ -383,7 +384,7 @@ fn no_damage_makes_the_reader_panic_or_run_for_ever() {
     for tree in [big, small] {
         let mut memory = Memory::default();
         let root = block_on(import_tree(&mut memory, &tree, &options)).cid;
-        let good: Vec<(Cid, Bytes)> = memory.0.lock().unwrap().iter().map(|(c, b)| (*c, b.clone())).collect();
+        let good: Vec<(Cid, Bytes)> = memory.0.lock().iter().map(|(c, b)| (*c, b.clone())).collect();
         for _ in 0..60 {
             // The reader must survive even a getter that lies about hashes.
             let damaged = Memory::default();
@@ -395,7 +396,7 @@ fn no_damage_makes_the_reader_panic_or_run_for_ever() {
                         bytes[at] = random(256) as u8;
                     }
                 }
-                damaged.0.lock().unwrap().insert(*cid, bytes.into());
+                damaged.0.lock().insert(*cid, bytes.into());
             }
             block_on(async {
                 let _ = list(&damaged, root).await;
@@ -424,7 +425,7 @@ fn a_file_whose_pieces_lie_about_their_length_is_damage() {
         let links = vec![link; sizes.len().max(1)];
         let block = Bytes::from(PbNode { links, data: Some(unixfs.encode().into()) }.encode());
         let cid = cid_of(1, DAG_PB, &block);
-        memory.0.lock().unwrap().insert(cid, block);
+        memory.0.lock().insert(cid, block);
         assert_eq!(block_on(read_range(&memory, cid, None)).unwrap_err().kind(), Kind::Corrupt, "{says}");
     }
 }

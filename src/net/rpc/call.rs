@@ -7,10 +7,11 @@ use crate::net::sentences;
 use crate::runtime::Timer;
 use bytes::Bytes;
 use libp2p::PeerId;
+use parking_lot::Mutex;
 use serde::{de::DeserializeOwned, Serialize};
 use std::future::{poll_fn, Future};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -29,11 +30,6 @@ pub(super) enum End {
 /// The channel under its lock. Only one task uses it, so the lock is never waited for; it exists because the
 /// handler and the watcher of its stream both look at the channel.
 pub(super) type SharedChannel = Arc<Mutex<Channel>>;
-
-/// Locks a channel.
-pub(super) fn lock(channel: &SharedChannel) -> MutexGuard<'_, Channel> {
-    channel.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
 
 /// One call, seen from either end.
 ///
@@ -96,7 +92,7 @@ impl Call {
     /// Sends what was gathered.
     pub async fn flush(&mut self) -> Result<()> {
         let channel = self.channel.clone();
-        let flushed = self.within_idle("sending to", |cx| lock(&channel).poll_flush(cx)).await?;
+        let flushed = self.within_idle("sending to", |cx| channel.lock().poll_flush(cx)).await?;
         match flushed {
             Ok(()) => Ok(()),
             Err(error) => Err(self.reason(error).await),
@@ -117,14 +113,14 @@ impl Call {
 
     /// Receives the next frame as raw bytes, without copying a large body.
     pub async fn recv_bytes(&mut self) -> Result<Option<Bytes>> {
-        if lock(&self.channel).pending() > 0 {
+        if self.channel.lock().pending() > 0 {
             self.flush().await?;
         }
         if let Some(outcome) = &self.outcome {
             return outcome.clone().map(|()| None);
         }
         let channel = self.channel.clone();
-        let frame = self.within_idle("waiting for", |cx| lock(&channel).poll_frame(cx)).await?;
+        let frame = self.within_idle("waiting for", |cx| channel.lock().poll_frame(cx)).await?;
         match frame {
             Ok(Frame::Data(bytes)) => Ok(Some(bytes)),
             Ok(Frame::End(outcome)) => {
@@ -154,7 +150,7 @@ impl Call {
             self.flush().await?;
         }
         self.finished = true;
-        lock(&self.channel).push_end(&Ok(()));
+        self.channel.lock().push_end(&Ok(()));
         self.flush().await
     }
 
@@ -164,12 +160,12 @@ impl Call {
             self.flush().await?;
         }
         self.finished = true;
-        lock(&self.channel).push_end(result);
+        self.channel.lock().push_end(result);
         self.flush().await
     }
 
     fn must_flush(&self) -> bool {
-        lock(&self.channel).must_flush()
+        self.channel.lock().must_flush()
     }
 
     fn may_send(&self) -> Result<()> {
@@ -183,11 +179,11 @@ impl Call {
     }
 
     fn push(&self, push: impl FnOnce(&mut Channel) -> Result<(), WireError>) -> Result<()> {
-        push(&mut lock(&self.channel)).map_err(|error| self.sentence(error))
+        push(&mut self.channel.lock()).map_err(|error| self.sentence(error))
     }
 
     async fn flush_if_full(&mut self) -> Result<()> {
-        if lock(&self.channel).pending() >= FLUSH_AT {
+        if self.channel.lock().pending() >= FLUSH_AT {
             self.flush().await?;
         }
         Ok(())
@@ -223,7 +219,7 @@ impl Call {
         }
         let channel = self.channel.clone();
         let last_words = poll_fn(|cx| loop {
-            match lock(&channel).poll_frame(cx) {
+            match channel.lock().poll_frame(cx) {
                 Poll::Ready(Ok(Frame::Data(_))) => {}
                 Poll::Ready(Ok(Frame::End(outcome))) => return Poll::Ready(Ok(outcome)),
                 Poll::Ready(Err(better)) => return Poll::Ready(Err(better)),

@@ -5,10 +5,11 @@
 //! what is in the pipe, then meets the end; its writes fail.
 
 use futures::{AsyncRead, AsyncWrite};
+use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 /// Bytes on the way in each direction.
@@ -41,13 +42,9 @@ pub(super) fn pipe() -> (Pipe, Pipe) {
     (Pipe { incoming: a.clone(), outgoing: b.clone() }, Pipe { incoming: b, outgoing: a })
 }
 
-fn lock(lane: &Mutex<Lane>) -> MutexGuard<'_, Lane> {
-    lane.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
 impl AsyncRead for Pipe {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut lane = lock(&self.incoming);
+        let mut lane = self.incoming.lock();
         if lane.bytes.is_empty() && !lane.closed {
             lane.reader = Some(cx.waker().clone());
             return Poll::Pending;
@@ -62,7 +59,7 @@ impl AsyncRead for Pipe {
 
 impl AsyncWrite for Pipe {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let mut lane = lock(&self.outgoing);
+        let mut lane = self.outgoing.lock();
         if lane.closed {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
@@ -83,15 +80,15 @@ impl AsyncWrite for Pipe {
     }
 
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        lock(&self.outgoing).close();
+        self.outgoing.lock().close();
         Poll::Ready(Ok(()))
     }
 }
 
 impl Drop for Pipe {
     fn drop(&mut self) {
-        lock(&self.incoming).close();
-        lock(&self.outgoing).close();
+        self.incoming.lock().close();
+        self.outgoing.lock().close();
     }
 }
 

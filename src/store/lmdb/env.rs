@@ -20,10 +20,11 @@ use heed::{
     CommitOrAbort, CompactionOption, Database, Env, EnvFlags, EnvOpenOptions, MdbError, RoTxn, RwTxn,
     WithoutTls,
 };
+use parking_lot::{Mutex, RwLock};
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Weak};
 
 /// A table of an environment.
 pub(super) type Db = Database<'static, Bytes, Bytes>;
@@ -103,7 +104,7 @@ impl<const N: usize> Environment<N> {
         &self,
         work: impl FnOnce(&[Db; N], &RoTxn<'_, WithoutTls>) -> heed::Result<T>,
     ) -> Result<T> {
-        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        let live = self.live.read();
         let live = live.as_ref().ok_or_else(|| self.closed())?;
         let result = live.env.read_txn().and_then(|txn| work(&live.tables, &txn));
         result.map_err(|e| self.error("reading", e))
@@ -117,7 +118,7 @@ impl<const N: usize> Environment<N> {
     ) -> Result<T> {
         loop {
             let size = {
-                let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+                let live = self.live.read();
                 let live = live.as_ref().ok_or_else(|| self.closed())?;
                 let result = live.env.write_txn().and_then(|mut txn| {
                     let value = work(&live.tables, &mut txn)?;
@@ -142,7 +143,7 @@ impl<const N: usize> Environment<N> {
         let mut file =
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).context(doing())?;
         {
-            let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+            let live = self.live.read();
             let live = live.as_ref().ok_or_else(|| self.closed())?;
             let copied = live.env.copy_to_file(&mut file, CompactionOption::Enabled);
             copied.map_err(|e| lmdb_error(e).context(doing()))?;
@@ -154,7 +155,7 @@ impl<const N: usize> Environment<N> {
     /// A read transaction that may live long, for a snapshot.
     pub(super) fn hold(&self) -> Result<Held<N>> {
         let crowded = {
-            let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+            let live = self.live.read();
             let live = live.as_ref().ok_or_else(|| self.closed())?;
             let used = live.env.real_disk_size().map_err(|e| self.error("measuring", e))?;
             let grow = used > (live.size / SNAPSHOT_FILL) as u64 && grown(live.size) <= self.limit;
@@ -163,11 +164,11 @@ impl<const N: usize> Environment<N> {
         if let Some(size) = crowded {
             self.grow(size)?;
         }
-        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        let live = self.live.read();
         let live = live.as_ref().ok_or_else(|| self.closed())?;
         let txn = live.env.clone().static_read_txn().map_err(|e| self.error("reading", e))?;
         let txn = Arc::new(Mutex::new(Some(txn)));
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held.lock();
         held.retain(|txn| txn.strong_count() > 0);
         held.push(Arc::downgrade(&txn));
         Ok(Held { txn, tables: live.tables })
@@ -175,7 +176,7 @@ impl<const N: usize> Environment<N> {
 
     /// Opens again with a larger map, unless somebody else has done so since `size` was seen to be full.
     fn grow(&self, size: usize) -> Result<()> {
-        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        let mut live = self.live.write();
         let now = live.as_ref().ok_or_else(|| self.closed())?.size;
         if now > size {
             return Ok(());
@@ -188,9 +189,9 @@ impl<const N: usize> Environment<N> {
                 now >> 20
             )));
         }
-        for held in self.held.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        for held in self.held.lock().drain(..) {
             if let Some(txn) = held.upgrade() {
-                txn.lock().unwrap_or_else(PoisonError::into_inner).take();
+                txn.lock().take();
             }
         }
         *live = None; // The last handle: this closes the environment.
@@ -212,7 +213,7 @@ impl<const N: usize> Environment<N> {
     /// Size of the map, for tests.
     #[cfg(test)]
     pub(super) fn map_size(&self) -> usize {
-        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        let live = self.live.read();
         live.as_ref().map_or(0, |live| live.size)
     }
 
@@ -240,7 +241,7 @@ impl<const N: usize> Held<N> {
         &self,
         work: impl FnOnce(&[Db; N], &RoTxn<'_, WithoutTls>) -> heed::Result<T>,
     ) -> Result<T> {
-        let txn = self.txn.lock().unwrap_or_else(PoisonError::into_inner);
+        let txn = self.txn.lock();
         let txn = txn.as_ref().ok_or_else(|| {
             Error::unavailable("the database had to grow while the snapshot was being read: take a new one")
         })?;

@@ -6,8 +6,8 @@
 //! fails as a whole), so the marks are about being useful, not about being safe.
 
 use crate::error::{Error, Result};
+use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a measurement counts: statvfs is quick, but not free.
@@ -53,8 +53,7 @@ impl Space {
     pub(super) fn pretend(&self, free: u64) {
         // A moment that is never more than FRESH ago.
         let always = Instant::now() + Duration::from_secs(3_600);
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some((always, Measured { free, reserve: self.reserve }));
+        *self.seen.lock() = Some((always, Measured { free, reserve: self.reserve }));
     }
 
     fn sentence(&self, now: Measured) -> String {
@@ -71,7 +70,7 @@ impl Space {
         if self.reserve == 0 {
             return None;
         }
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         match *seen {
             Some((at, measured)) if at.elapsed() < FRESH => Some(measured),
             _ => {

@@ -19,10 +19,11 @@ use crate::state::Applied;
 use crate::store::overlay::{check_row, slot, Layer, Overlay, Row};
 use crate::store::{files, record, SnapshotSink, SnapshotSource, StateStore, Table, WriteBatch};
 use heed::RwTxn;
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
 
 /// Rows that may wait in the overlay before a write flushes it. An import brings many rows per entry, and
 /// the larger the commit, the fewer pages it writes per row.
@@ -111,15 +112,15 @@ impl LmdbState {
     }
 
     fn shared(&self) -> RwLockReadGuard<'_, Shared> {
-        self.shared.read().unwrap_or_else(PoisonError::into_inner)
+        self.shared.read()
     }
 
     fn shared_mut(&self) -> RwLockWriteGuard<'_, Shared> {
-        self.shared.write().unwrap_or_else(PoisonError::into_inner)
+        self.shared.write()
     }
 
     fn committing(&self) -> MutexGuard<'_, ()> {
-        self.committing.lock().unwrap_or_else(PoisonError::into_inner)
+        self.committing.lock()
     }
 
     /// Commits what is in the overlay; the caller holds `committing`.

@@ -158,7 +158,7 @@ impl Cluster {
             let giver = &self.peers[n];
             let source = giver.state.snapshot().ok()?;
             let history = giver.driver.as_ref()?.history();
-            let conf = history.lock().ok()?.at(source.applied().index)?;
+            let conf = history.lock().at(source.applied().index)?;
             let mut chunks = crate::consensus::snapshot::Giver::new(source, conf);
             let mut receiver =
                 crate::consensus::snapshot::Receiver::new(&self.peers[to].state, request.at_least).ok()?;

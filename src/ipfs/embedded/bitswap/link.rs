@@ -20,11 +20,12 @@ use bytes::Bytes;
 use cid::Cid;
 use futures::channel::oneshot;
 use libp2p::PeerId;
+use parking_lot::{Mutex, MutexGuard};
 use smol::io::{AsyncWriteExt, BufReader};
 use smol::lock::{Semaphore, SemaphoreGuard};
 use smol::Task;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Peers that take part; further ones are not asked and not served.
@@ -166,8 +167,7 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // The state is plain data that every operation leaves consistent; a panic elsewhere aborts anyway.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     pub(super) fn close(&self) {

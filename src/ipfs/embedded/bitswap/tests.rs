@@ -8,9 +8,9 @@ use crate::net::{HostConfig, Stream};
 use crate::runtime::{self, block_on};
 use async_channel::Receiver;
 use futures::stream::{self, StreamExt};
+use parking_lot::Mutex;
 use smol::io::AsyncWriteExt;
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::time::Duration;
 
 /// No test waits longer for anything.
@@ -28,14 +28,14 @@ impl Memory {
     fn put(&self, data: impl Into<Bytes>) -> Cid {
         let data = data.into();
         let cid = raw_cid(&data);
-        self.0.lock().expect("lock").insert(cid, data);
+        self.0.lock().insert(cid, data);
         cid
     }
 }
 
 impl BlockSource for Memory {
     fn get(&self, cid: &Cid) -> Result<Option<Bytes>> {
-        Ok(self.0.lock().expect("lock").get(cid).cloned())
+        Ok(self.0.lock().get(cid).cloned())
     }
     fn size(&self, cid: &Cid) -> Result<Option<u64>> {
         Ok(self.get(cid)?.map(|b| b.len() as u64))

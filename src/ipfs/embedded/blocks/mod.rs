@@ -39,6 +39,7 @@ use bytes::Bytes;
 use cid::Cid;
 use held::Held;
 use multihash::Multihash;
+use parking_lot::{Mutex, RwLock};
 use recent::Recent;
 use rustix::fs::OFlags;
 use segment::{Location, Segment};
@@ -47,7 +48,7 @@ use std::fs::File;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 use writer::{Op, Writer};
 
@@ -130,7 +131,7 @@ struct Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.ops.close();
-        if let Some(thread) = locked(&self.thread).take() {
+        if let Some(thread) = self.thread.lock().take() {
             let _ = thread.join();
         }
     }
@@ -153,12 +154,6 @@ struct Shared {
     blocks: AtomicU64,
     /// Held while the store is open: one process per folder.
     _lock: File,
-}
-
-/// A poisoned lock means that a thread panicked, which aborts the process in release builds; data behind these locks
-/// is valid after every statement.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Segments open for reading, least recently used last.
@@ -310,7 +305,7 @@ impl BlockStore {
 
     /// Why the disk refused a write, other than for want of room. Only opening the store again tells what is on it.
     pub fn trouble(&self) -> Option<Error> {
-        locked(&self.shared.trouble).clone()
+        self.shared.trouble.lock().clone()
     }
 
     /// The hard limit.
@@ -322,7 +317,7 @@ impl BlockStore {
     pub async fn close(&self) {
         let _ = self.ask(|reply| Op::Commit { reply }).await;
         self.writer.ops.close();
-        let thread = locked(&self.writer.thread).take();
+        let thread = self.writer.thread.lock().take();
         if let Some(thread) = thread {
             let _ = crate::runtime::unblock(move || thread.join()).await;
         }
@@ -332,17 +327,17 @@ impl BlockStore {
 
     /// A pin begins; every block it comes across is to be reported by [`BlockStore::touch`].
     pub(crate) fn begin_walk(&self) -> WalkId {
-        locked(&self.shared.recent).begin_walk()
+        self.shared.recent.lock().begin_walk()
     }
 
     /// A pin came across a block: it stays, whoever collects.
     pub(crate) fn touch(&self, walk: WalkId, hash: &Hash) {
-        locked(&self.shared.recent).touch(hash, walk);
+        self.shared.recent.lock().touch(hash, walk);
     }
 
     /// A pin ended; `pinned` when it is durable.
     pub(crate) fn end_walk(&self, walk: WalkId, pinned: bool) {
-        locked(&self.shared.recent).end_walk(walk, pinned);
+        self.shared.recent.lock().end_walk(walk, pinned);
     }
 
     /// A collection begins: what is put from now on stays.
@@ -350,12 +345,12 @@ impl BlockStore {
     /// # Errors
     /// [`crate::Kind::Unavailable`] when more was put lately than can be told from garbage.
     pub(crate) fn begin_collection(&self) -> Result<()> {
-        locked(&self.shared.recent).begin_collection()
+        self.shared.recent.lock().begin_collection()
     }
 
     /// A collection ended.
     pub(crate) fn end_collection(&self) {
-        locked(&self.shared.recent).end_collection();
+        self.shared.recent.lock().end_collection();
     }
 
     /// Writes the index.
@@ -415,14 +410,14 @@ impl Shared {
     /// Remembers that the disk refused a write; the lack of room is none of its faults.
     fn is_in_trouble(&self, error: &Error) {
         if error.kind() == crate::Kind::Io {
-            locked(&self.trouble).get_or_insert_with(|| error.clone());
+            self.trouble.lock().get_or_insert_with(|| error.clone());
         }
     }
 
     /// Where a block lies.
     fn find(&self, hash: &Hash) -> Result<Option<Location>> {
         // Overlay first: the writer removes an entry from it only after the index has it.
-        if let Some(at) = self.overlay.read().unwrap_or_else(PoisonError::into_inner).get(hash) {
+        if let Some(at) = self.overlay.read().get(hash) {
             return Ok(Some(*at));
         }
         let txn = self.tables.read()?;
@@ -455,13 +450,13 @@ impl Shared {
 
     /// A segment, opened if need be.
     fn segment(&self, number: u32) -> Result<Arc<Segment>> {
-        if let Some(found) = locked(&self.open).get(number) {
+        if let Some(found) = self.open.lock().get(number) {
             return Ok(found);
         }
         let segment = Segment::open(&self.folder, number)?
             .ok_or_else(|| Error::corrupt(format!("block file {number} is empty")))?;
         let segment = Arc::new(segment);
-        locked(&self.open).add(segment.clone());
+        self.open.lock().add(segment.clone());
         Ok(segment)
     }
 }

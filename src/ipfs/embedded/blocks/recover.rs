@@ -9,7 +9,7 @@ use super::env::lmdb;
 use super::held::Held;
 use super::segment::{name_of, Segment, FILE_HEADER};
 use super::writer::{segment_of, Writer, MARK};
-use super::{locked, Shared};
+use super::Shared;
 use crate::error::{Context, Error, Result};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
@@ -104,7 +104,7 @@ impl Writer {
             }
         };
         let segment = Arc::new(segment);
-        locked(&shared.open).add(segment.clone());
+        shared.open.lock().add(segment.clone());
         let txn = shared.tables.read()?;
         let blocks = shared.tables.blocks.len(&txn).map_err(lmdb("counting blocks"))?;
         drop(txn);

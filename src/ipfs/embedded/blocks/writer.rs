@@ -6,12 +6,12 @@
 
 use super::env::lmdb;
 use super::segment::{name_of, record_len, Location, Segment, FILE_HEADER};
-use super::{locked, Durability, Hash, Shared, WalkId};
+use super::{Durability, Hash, Shared, WalkId};
 use crate::error::{Context, Error, Result};
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Blocks that the index may lag behind: they are held in memory until then.
@@ -195,7 +195,7 @@ impl Writer {
     }
 
     fn overlay_len(&self) -> usize {
-        self.shared.overlay.read().unwrap_or_else(PoisonError::into_inner).len()
+        self.shared.overlay.read().len()
     }
 
     fn usable(&self) -> Result<()> {
@@ -214,7 +214,7 @@ impl Writer {
         let mut seen = HashSet::new();
         {
             // Touched before it is looked for: a collection either keeps it or has removed it already.
-            let mut recent = locked(&self.shared.recent);
+            let mut recent = self.shared.recent.lock();
             blocks.iter().for_each(|(hash, _)| recent.touch(hash, walk));
         }
         for (hash, data) in blocks {
@@ -312,7 +312,7 @@ impl Writer {
         self.flush()?;
         let next = Segment::create(&self.shared.folder, self.segment.number + 1)?;
         self.segment = Arc::new(next);
-        locked(&self.shared.open).add(self.segment.clone());
+        self.shared.open.lock().add(self.segment.clone());
         self.end = u64::from(FILE_HEADER);
         self.flushed = self.end;
         self.shared.bytes.fetch_add(self.end, Ordering::Relaxed);
@@ -390,7 +390,7 @@ impl Writer {
                 self.shared.blocks.fetch_add(1, Ordering::Relaxed);
             }
         }
-        self.shared.overlay.write().unwrap_or_else(PoisonError::into_inner).insert(hash, at);
+        self.shared.overlay.write().insert(hash, at);
         Ok(())
     }
 
@@ -414,14 +414,14 @@ impl Writer {
     pub(super) fn commit(&mut self) -> Result<()> {
         self.flush()?;
         let overlay: Vec<(Hash, Location)> = {
-            let overlay = self.shared.overlay.read().unwrap_or_else(PoisonError::into_inner);
+            let overlay = self.shared.overlay.read();
             overlay.iter().map(|(hash, at)| (*hash, *at)).collect()
         };
         if overlay.is_empty() && self.accounts.is_empty() {
             return Ok(());
         }
         self.write_index(&overlay, &[], None)?;
-        let mut live = self.shared.overlay.write().unwrap_or_else(PoisonError::into_inner);
+        let mut live = self.shared.overlay.write();
         live.clear();
         live.shrink_to(INDEX_BLOCKS);
         Ok(())
@@ -463,7 +463,7 @@ impl Writer {
         self.commit()?;
         let shared = self.shared.clone();
         // Held until the index is written: a pin that touches a block must then either find it gone or keep it.
-        let recent = locked(&shared.recent);
+        let recent = shared.recent.lock();
         let mut gone = Vec::with_capacity(hashes.len());
         for hash in hashes {
             if recent.protects(&hash, grace) {
@@ -521,7 +521,7 @@ impl Writer {
             return Ok(());
         }
         self.write_index(&[], &[], Some(number))?;
-        locked(&self.shared.open).remove(number);
+        self.shared.open.lock().remove(number);
         let (folder, name) = (&self.shared.folder, name_of(number));
         let size = folder.size_of(&name).unwrap_or(0);
         folder.remove(&name).context(format!("removing {}", folder.shown(&name).display()))?;
