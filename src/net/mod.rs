@@ -12,6 +12,7 @@ mod book;
 mod discovery;
 mod handshake;
 pub mod identity;
+mod interfaces;
 mod keepalive;
 pub mod rpc;
 mod sentences;

@@ -8,12 +8,11 @@
 //! [`ACCEPT_PAUSE`] and goes on accepting); an IPv6 wildcard never takes the IPv4 port too; a dial ends within
 //! the limit it was given. Source ports are never reused: that only serves hole punching, which we do not do.
 
+use super::interfaces::{Change, Interfaces};
 use async_io::{Async, Timer};
 use futures::future::{self, BoxFuture, Ready};
 use futures::stream::SelectAll;
 use futures::{AsyncRead, AsyncWrite, FutureExt, Stream, StreamExt};
-use if_watch::smol::IfWatcher;
-use if_watch::IfEvent;
 use libp2p::core::transport::{DialOpts, ListenerId, TransportError, TransportEvent};
 use libp2p::core::Transport;
 use libp2p::multiaddr::{Multiaddr, Protocol};
@@ -303,7 +302,7 @@ struct Listener {
     v4: bool,
     socket: Async<TcpListener>,
     /// Present on wildcard listeners: tells which addresses the wildcard means.
-    watcher: Option<IfWatcher>,
+    watcher: Option<Interfaces>,
     /// Addresses the swarm knows of.
     reported: HashSet<IpAddr>,
     pause: Option<Timer>,
@@ -321,7 +320,7 @@ impl Listener {
         let mut reported = HashSet::new();
         let mut watcher = None;
         if bound.ip().is_unspecified() {
-            match IfWatcher::new() {
+            match Interfaces::new() {
                 Ok(started) => watcher = Some(started),
                 // Sandboxes may forbid netlink. Listening works all the same; only changes go unnoticed.
                 Err(error) => {
@@ -360,24 +359,15 @@ impl Listener {
     fn poll_interfaces(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         let (listener_id, port) = (self.id, self.port);
         while let Some(watcher) = &mut self.watcher {
-            let event = match watcher.poll_next_unpin(cx) {
-                Poll::Ready(Some(event)) => event,
-                Poll::Ready(None) => {
-                    self.watcher = None;
-                    break;
-                }
-                Poll::Pending => break,
-            };
-            match event {
-                Ok(IfEvent::Up(net)) => {
-                    let ip = net.addr();
+            let Poll::Ready(change) = watcher.poll(cx) else { break };
+            match change {
+                Ok(Change::Came(ip)) => {
                     if ip.is_ipv4() == self.v4 && !is_link_local(ip) && self.reported.insert(ip) {
                         let listen_addr = multiaddr(ip, port);
                         return Poll::Ready(TransportEvent::NewAddress { listener_id, listen_addr });
                     }
                 }
-                Ok(IfEvent::Down(net)) => {
-                    let ip = net.addr();
+                Ok(Change::Went(ip)) => {
                     if self.reported.remove(&ip) {
                         let listen_addr = multiaddr(ip, port);
                         return Poll::Ready(TransportEvent::AddressExpired { listener_id, listen_addr });
