@@ -308,16 +308,17 @@ fn cross(log: &log::Look, state: &state::Look, findings: &mut Findings) -> bool 
             findings.note(part, "ahead", what + "; the log is replaced at the next start");
         }
     }
-    if let Some(term) = log.terms.get(&state.applied.index) {
-        if *term != state.applied.term {
-            findings.damage(
-                part,
-                "term",
-                format!(
-                    "entry {} is of term {term} in the log and of term {} in the state",
-                    state.applied.index, state.applied.term
-                ),
-            );
+    if let Some(term) = log.terms.get(&state.applied.index).filter(|term| **term != state.applied.term) {
+        let what = format!(
+            "entry {} is of term {term} in the log and of term {} in the state",
+            state.applied.index, state.applied.term
+        );
+        let committed = log.hard_state.as_ref().map_or(0, |hard| hard.commit).max(log.mark.index);
+        if committed >= state.applied.index {
+            findings.damage(part, "term", what);
+        } else {
+            // As above, where the log was as long as the snapshot.
+            findings.note(part, "ahead", what + "; the log is replaced at the next start");
         }
     }
     if let Some(incarnation) = log.incarnation.filter(|i| i.cluster_id != 0) {

@@ -112,18 +112,35 @@ fn not_fresh() -> Error {
     )
 }
 
-/// The state may be ahead of the log in one case only: a snapshot (or the founding) was installed and the power
-/// went before the log forgot what it replaced. Then the log is told now.
-fn agree(log: &mut dyn LogStore, state: &dyn StateStore) -> Result<()> {
-    let applied = state.applied();
+/// Whether a log goes on where a state ends, or ends there. It does not in one case only: a snapshot (or the founding)
+/// was installed and the power went before the log forgot what it replaced. That log may end before the snapshot; or it
+/// is as long, with a tail of entries that never were committed where the snapshot has what was.
+///
+/// # Errors
+/// [`crate::Kind::Corrupt`] when the two contradict each other, which no power cut does; the store's.
+pub(crate) fn goes_on(log: &dyn LogStore, applied: Applied) -> Result<bool> {
     if applied.index + 1 < log.first_index() {
         return Err(Error::corrupt(format!(
-            "the state ends at entry {} but the log begins only at {}: the data directory is damaged; run `pinfold state cleanup` and join again",
+            "the state ends at entry {} but the log begins only at {}: the data directory is damaged; run `pinfold state cleanup` and join again, or restore a backup with `pinfold state import`",
             applied.index,
             log.first_index()
         )));
     }
-    if applied.index <= log.last_index() {
+    let Some(term) = log.term(applied.index)? else { return Ok(false) };
+    let begins = applied.index < log.first_index();
+    if term != applied.term && (begins || log.hard_state()?.commit >= applied.index) {
+        return Err(Error::corrupt(format!(
+            "entry {} was committed in term {term} by the log and in term {} by the state: the data directory is damaged; run `pinfold state cleanup` and join again",
+            applied.index, applied.term
+        )));
+    }
+    Ok(term == applied.term)
+}
+
+/// Completes what a power cut left of the installation of a snapshot (see [`goes_on`]): the log is told now.
+fn agree(log: &mut dyn LogStore, state: &dyn StateStore) -> Result<()> {
+    let applied = state.applied();
+    if goes_on(log, applied)? {
         return Ok(());
     }
     let mut hard_state = log.hard_state()?;
@@ -132,4 +149,65 @@ fn agree(log: &mut dyn LogStore, state: &dyn StateStore) -> Result<()> {
     }
     hard_state.commit = hard_state.commit.max(applied.index);
     log.append(LogBatch { hard_state: Some(hard_state), reset_to: Some(applied), ..LogBatch::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use crate::store::memory::{MemoryLog, MemoryState};
+    use raft::eraftpb::{Entry, HardState};
+
+    /// A log of these (index, term) with this commit index.
+    fn log(entries: &[(u64, u64)], commit: u64) -> MemoryLog {
+        let mut log = MemoryLog::new(7);
+        let entries =
+            entries.iter().map(|(index, term)| Entry { index: *index, term: *term, ..Entry::default() });
+        let hard_state = HardState { term: 3, vote: 7, commit, ..HardState::default() };
+        let batch =
+            LogBatch { entries: entries.collect(), hard_state: Some(hard_state), ..LogBatch::default() };
+        log.append(batch).expect("appended");
+        log
+    }
+
+    /// A state as a snapshot up to there leaves it.
+    fn state(applied: Applied) -> MemoryState {
+        let state = MemoryState::new();
+        let sink = state.begin_install().expect("a sink");
+        state.install(sink, applied).expect("installed");
+        state
+    }
+
+    const TAIL: [(u64, u64); 5] = [(1, 1), (2, 1), (3, 2), (4, 3), (5, 3)];
+
+    #[test]
+    fn a_log_that_a_snapshot_has_replaced_is_forgotten() {
+        // Shorter than the snapshot; as long; longer; of the same term, which is a log that goes on.
+        for (index, term, forgotten) in
+            [(9, 4, true), (5, 4, true), (4, 4, true), (4, 3, false), (3, 2, false)]
+        {
+            let (mut log, applied) = (log(&TAIL, 3), Applied { index, term });
+            agree(&mut log, &state(applied)).expect("agreed");
+            let hard = log.hard_state().expect("hard state");
+            if forgotten {
+                assert_eq!((log.first_index(), log.last_index()), (index + 1, index), "{applied:?}");
+                assert_eq!(log.term(index).expect("the mark"), Some(term), "{applied:?}");
+                assert_eq!((hard.term, hard.vote, hard.commit), (4, 0, index), "{applied:?}");
+            } else {
+                assert_eq!((log.last_index(), hard.vote, hard.commit), (5, 7, 3), "{applied:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_no_power_cut_leaves_is_damage() {
+        let mut gap = log(&TAIL, 5);
+        gap.truncate(3).expect("truncated");
+        // A gap; another term at the truncation mark, and at a committed entry.
+        for (index, term) in [(2, 1), (3, 4), (5, 4)] {
+            let error = agree(&mut gap, &state(Applied { index, term })).expect_err("damage");
+            assert_eq!(error.kind(), Kind::Corrupt, "{error}");
+        }
+        assert_eq!((gap.first_index(), gap.last_index()), (4, 5), "nothing was thrown away");
+    }
 }

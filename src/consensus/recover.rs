@@ -16,6 +16,7 @@
 //!
 //! It must never write to the survivor's own data: it reads that, and writes into a copy.
 
+use super::bootstrap::goes_on;
 use super::membership;
 use crate::error::{Error, Result};
 use crate::state::{Applied, Command, Machine, Member, MemberChange, RaftId, Recovery, Role};
@@ -50,9 +51,11 @@ pub struct Survivor {
 
 /// The last entry of a log, or what its state has when a snapshot was installed last.
 fn last_entry(log: &dyn LogStore, applied: Applied) -> Result<Applied> {
+    if !goes_on(log, applied)? {
+        return Ok(applied);
+    }
     let index = log.last_index();
-    let term = log.term(index)?.unwrap_or(0);
-    Ok(if index < applied.index { applied } else { Applied { index, term } })
+    Ok(Applied { index, term: log.term(index)?.unwrap_or(0) })
 }
 
 /// Looks at a survivor's data.
@@ -163,14 +166,7 @@ pub fn recover(
 /// # Errors
 /// When the stores fail, or the log does not follow the state.
 pub fn replay(log: &dyn LogStore, machine: &mut Machine, own: RaftId) -> Result<()> {
-    let last = log.last_index();
-    let applied = machine.applied().index;
-    if applied < last && applied + 1 < log.first_index() {
-        return Err(Error::corrupt(format!(
-            "the state ends at entry {applied} but the log begins only at {}: this data is damaged; recover another survivor, or restore a backup with `pinfold state import`",
-            log.first_index()
-        )));
-    }
+    let last = last_entry(log, machine.applied())?.index;
     while machine.applied().index < last {
         for entry in log.entries(machine.applied().index + 1, last + 1, READ_BYTES)? {
             let at = Applied { index: entry.index, term: entry.term };

@@ -1,10 +1,11 @@
 //! `state upgrade`: a stopped peer's data in the format of this program; and what a daemon says that meets older data.
 
 use crate::config::{Config, Env, Face, Folder};
+use crate::consensus::bootstrap::goes_on;
 use crate::error::{Error, Kind, Result};
 use crate::state::Machine;
 use crate::store::upgrade::{plan, Plan, Upgrade};
-use crate::store::{self, LogStore, Options, StateStore};
+use crate::store::{self, Options, StateStore};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -52,15 +53,7 @@ fn verify(copy: &Path) -> Result<()> {
     let (log, state) = store::open(copy)?;
     let state: Arc<dyn StateStore> = Arc::new(state);
     Machine::open(state.clone())?.verify()?;
-    let (applied, first) = (state.applied(), log.first_index());
-    if applied.index + 1 < first {
-        return Err(Error::corrupt(format!(
-            "the state ends at entry {} but the log begins only at {first}: this peer's data is damaged; run \
-             `pinfold state cleanup` and join again",
-            applied.index
-        )));
-    }
-    Ok(())
+    goes_on(&log, state.applied()).map(|_| ())
 }
 
 /// What opening the data met; for older data, with the command that brings it forward, as it has to be typed.
