@@ -8,10 +8,10 @@
 //! - `found N`, `join N`, `add N at=M`: empty disks that found; that wait; a peer that becomes a member.
 //! - `crash N`, `restart N`, `disk N fails`: power cut, start again on the same disks, broken disks.
 //! - `lost N M…`: M and others notice that their connections to N are gone.
-//! - `cut N M`, `isolate N`, `heal`, `faults drop=.. duplicate=.. delay=.. break=..`: the network.
+//! - `mute N M`, `cut N M`, `isolate N`, `heal`, `faults drop=.. duplicate=.. delay=.. break=..`: the network.
 //! - `pin N name…`, `unpin N name`, `fill N count`: changes asked at peer N.
-//! - `remove N at=M`, `handover N`, `read N`: members, leadership, ReadIndex.
-//! - `settle`, `run T`: lets time pass until all agree; for T ticks.
+//! - `remove N at=M`, `handover N`, `read N`: members, leadership, ReadIndex. `want-removed N at=M` does not wait.
+//! - `settle`, `run T`, `await N I`: lets time pass until all agree; for T ticks; until N has entry I in its log.
 //! - `status`, `pins`, `members N`, `log N`: what is.
 //!
 //! Random misfortune over many seeds is in `tests/sim.rs`.
@@ -149,6 +149,7 @@ impl goldenscript::Runner for Runner {
             }
             "disk" => self.sim.fail_disk(number(0)?, words.get(1).is_some_and(|w| w == "fails")),
             "cut" => self.sim.cut(number(0)?, number(1)?),
+            "mute" => self.sim.mute(number(0)?, number(1)?),
             "isolate" => numbers.iter().for_each(|p| self.sim.isolate(*p)),
             "heal" => self.sim.heal(),
             "faults" => self.sim.set_faults(faults),
@@ -172,6 +173,9 @@ impl goldenscript::Runner for Runner {
             "remove" => {
                 self.request(at.ok_or("at=N is missing")?, Request::Remove(number(0)?))?;
             }
+            "want-removed" => {
+                self.sim.ask(at.ok_or("at=N is missing")?, Request::Remove(number(0)?), LIMIT);
+            }
             "handover" => {
                 self.request(number(0)?, Request::HandOver)?;
             }
@@ -181,6 +185,13 @@ impl goldenscript::Runner for Runner {
                 writeln!(out, "{} has applied {applied}", number(0)?)?;
             }
             "settle" => self.settle()?,
+            "await" => {
+                let (peer, last) = (number(0)?, number(1)?);
+                let has = |sim: &Sim| sim.driver(peer).is_some_and(|d| d.log_bounds().1 >= last);
+                if !self.sim.run_until(LIMIT, has)? {
+                    return Err(format!("{peer} does not get entry {last}:\n{}", self.status()).into());
+                }
+            }
             "run" => self.sim.run(number(0)?)?,
             "status" => out = self.status(),
             "members" => out = self.members(number(0)?)?,

@@ -401,10 +401,19 @@ impl Driver {
         }
     }
 
+    /// Whether this peer has no part in the cluster any more. That it has applied its own removal is not enough: it may
+    /// be the only one that knows it is committed, and the others need its vote, and what it has, until one of them does
+    /// too. Until then it does all that a member does but stand as a candidate; and asks.
     fn is_removed(&self) -> bool {
-        self.removed
-            || self.superseded.is_some_and(|news| news.covered)
-            || self.machine.is_removed(self.settings.raft_id)
+        self.removed || self.superseded.is_some_and(|news| news.covered)
+    }
+
+    /// Ticks of silence after which this peer asks whether it was removed.
+    fn asks_after(&self) -> u64 {
+        match self.machine.is_removed(self.settings.raft_id) {
+            true => self.settings.heartbeat_ticks as u64,
+            false => self.settings.ask_ticks,
+        }
     }
 
     fn not_leader(&self) -> Error {
@@ -458,7 +467,7 @@ impl Driver {
             for (id, verdict) in self.outgoing.overdue(now, start, install, waits) {
                 self.report_snapshot(id, Some(verdict));
             }
-        } else if !removed && now - self.heard >= self.settings.ask_ticks {
+        } else if !removed && now - self.heard >= self.asks_after() {
             // Nobody calls a removed peer any more. Ask, before holding elections for ever.
             self.heard = now;
             for (id, member) in &self.members {

@@ -41,10 +41,22 @@ impl Chaos {
         };
         if let Request::Add(peer) = *answer.request {
             let now = self.sim.ms;
+            let removed = self.sim.nodes.get(&peer).map(|n| n.raft_id);
+            if let Some(id) = removed.filter(|id| self.sim.checks.model.is_removed(*id)) {
+                if answer.result.as_ref().is_err_and(|e| e.kind() == Kind::Conflict) {
+                    self.gone.insert(id);
+                } else {
+                    self.returned.remove(&id);
+                }
+            }
             if let Some((waits, again)) = self.outside.get_mut(&peer).filter(|(t, _)| *t == Some(ticket)) {
                 (*waits, *again) = (None, now + JOIN_AGAIN);
             }
             return;
+        }
+        if let (Request::Remove(peer), End::Done) = (&*answer.request, known) {
+            let id = self.sim.nodes.get(peer).map(|n| n.raft_id);
+            self.gone.extend(id.filter(|id| self.sim.checks.model.is_removed(*id)));
         }
         if answer.request.is_command() {
             let report = &mut self.report;

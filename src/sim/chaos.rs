@@ -42,6 +42,8 @@ pub(super) struct Chaos {
     pub(super) going: Option<RaftId>,
     /// Removed Raft ids that have asked to be let in again.
     pub(super) returned: BTreeSet<RaftId>,
+    /// Raft ids of whose removal somebody was told by the cluster.
+    pub(super) gone: BTreeSet<RaftId>,
     pub(super) history: BTreeMap<String, Vec<(Ticket, Operation)>>,
 }
 
@@ -104,6 +106,7 @@ impl Chaos {
             outside: BTreeMap::new(),
             going: None,
             returned: BTreeSet::new(),
+            gone: BTreeSet::new(),
             history: BTreeMap::new(),
         }
     }
@@ -387,7 +390,8 @@ impl Chaos {
         }
     }
 
-    /// A peer that was removed, or was never there, begins anew.
+    /// A peer that was removed, or was never there, begins anew: as soon as it says so itself, or somebody who wanted its
+    /// removal or its return was told so.
     pub(super) fn join(&mut self, peer: Peer) -> Result<(), Broken> {
         let removed = match self.sim.nodes.get(&peer) {
             Some(node) => self.sim.checks.model.is_removed(node.raft_id),
@@ -401,6 +405,11 @@ impl Chaos {
                 let at = self.sim.leader().unwrap_or(peer);
                 self.sim.ask(at, Request::Add(peer), PATIENCE);
                 return Ok(());
+            }
+            if id.is_some_and(|id| {
+                !self.sim.status(peer).is_some_and(|s| s.removed) && !self.gone.contains(&id)
+            }) {
+                return self.restart(peer);
             }
             self.report.count("join", 1);
             self.begin_anew(peer)?;

@@ -365,6 +365,11 @@ impl Sim {
         self.network.cut(b, a);
     }
 
+    /// Lets `to` hear nothing of `from` any more; what it says itself still arrives.
+    pub fn mute(&mut self, from: Peer, to: Peer) {
+        self.network.cut(from, to);
+    }
+
     /// Cuts a peer off from all others.
     pub fn isolate(&mut self, peer: Peer) {
         for other in self.peers() {

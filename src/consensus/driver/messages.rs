@@ -6,7 +6,7 @@ use crate::consensus::snapshot::{Fetched, Incoming, SnapshotRequest, Verdict};
 use crate::consensus::LOG;
 use crate::error::{Error, Result};
 use crate::planted::{self, Bug};
-use crate::state::{Applied, Event, Member, RaftId};
+use crate::state::{Applied, Event, Member, RaftId, Role};
 use libp2p::PeerId;
 use raft::eraftpb::{Entry, Message, MessageType, Snapshot};
 use raft::SnapshotStatus;
@@ -60,8 +60,10 @@ impl Driver {
         }
         let from = frame.from;
         if self.machine.is_removed(from) {
-            // Never an answer to an answer: two removed peers would tell each other for ever.
-            if frame.body != Body::Removed {
+            // Never an answer to an answer: two removed peers would tell each other for ever. And only from who votes: what
+            // a learner knows elects nobody, so the caller may still be needed by those who do.
+            let votes = self.members.get(&self.settings.raft_id).is_some_and(|us| us.role == Role::Voter);
+            if frame.body != Body::Removed && votes {
                 self.notice(&stranger(from, sender), from, &Body::Removed, out);
             }
             return Ok(());
