@@ -23,6 +23,8 @@ pub struct Timestamp {
 const MARGIN_SECS: i64 = 3_600;
 /// Seconds from 1970 back to Go's zero time.
 const ZERO_SECS: i64 = -62_135_596_800;
+/// Seconds from 1970 to the end of the last year that RFC 3339 can write.
+const LAST_SECS: i64 = 253_402_300_799;
 
 impl Timestamp {
     /// `0001-01-01T00:00:00Z`: no time.
@@ -91,7 +93,14 @@ impl Timestamp {
         let t = OffsetDateTime::parse(text, &Rfc3339).map_err(|e| {
             Error::invalid(format!("\"{text}\" is not a time like 2006-01-02T15:04:05Z: {e}"))
         })?;
-        Ok(Timestamp { secs: t.unix_timestamp(), nanos: t.nanosecond() })
+        let secs = t.unix_timestamp();
+        // The year zero can be read; and with an hour's offset, the one after the last.
+        if !(ZERO_SECS..=LAST_SECS).contains(&secs) {
+            return Err(Error::invalid(format!(
+                "\"{text}\" is not a time between the years 1 and 9999, UTC"
+            )));
+        }
+        Ok(Timestamp { secs, nanos: t.nanosecond() })
     }
 
     /// `2006-01-02 15:04:05`, UTC, for people.
@@ -117,7 +126,7 @@ fn within(now: i64, last: i64) -> Result<()> {
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The range that RFC 3339 can write; anything outside is shown as its nearest end.
-        let secs = self.secs.clamp(ZERO_SECS, 253_402_300_799);
+        let secs = self.secs.clamp(ZERO_SECS, LAST_SECS);
         let t = OffsetDateTime::from_unix_timestamp(secs).unwrap_or(OffsetDateTime::UNIX_EPOCH);
         write!(
             f,
@@ -255,6 +264,17 @@ pub fn format_duration(d: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_read_is_written_again_as_the_same_time() {
+        for text in ["0001-01-01T00:00:00Z", "1969-12-31T23:59:59.5Z", "9999-12-31T23:59:59Z"] {
+            assert_eq!(Timestamp::parse(text).expect(text).to_string(), text);
+        }
+        // Found by fuzzing: they were read, and written as their nearest neighbour.
+        for text in ["0000-01-01T00:00:00Z", "0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00"] {
+            assert_eq!(Timestamp::parse(text).expect_err(text).kind(), crate::Kind::Invalid, "{text}");
+        }
+    }
 
     #[test]
     fn a_clock_beyond_32_bits_is_refused_where_seconds_have_32_bits() {

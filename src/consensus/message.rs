@@ -288,9 +288,12 @@ fn check(m: &Message) -> Result<()> {
     if numbers.into_iter().any(|n| n > MAX_NUMBER) {
         return Err(bad("a number beyond all counting"));
     }
-    // A forwarded read has none: raft-rs lets any term's leader answer it.
-    if m.term == 0 && m.get_msg_type() != MessageType::MsgReadIndex {
-        return Err(bad("a message without a term"));
+    // A forwarded read has none: raft-rs lets any term's leader answer it, and panics when it forwards one with a term.
+    if (m.term == 0) != (m.get_msg_type() == MessageType::MsgReadIndex) {
+        return Err(bad("a message without a term, or a read with one"));
+    }
+    if m.has_snapshot() && m.get_msg_type() != MessageType::MsgSnapshot {
+        return Err(bad("a snapshot in a message that carries none"));
     }
     let has_snapshot = m.has_snapshot() && m.get_snapshot().get_metadata().index > 0;
     match m.get_msg_type() {
@@ -592,8 +595,25 @@ mod tests {
         }
         let mut read = Message::default();
         read.set_msg_type(MessageType::MsgReadIndex);
+        assert!(decode(&encode_messages(7, 1, 2, &[read.clone()])[0]).is_err(), "a read of nobody's");
+        read.set_entries(vec![entry(0, b"context")].into());
+        assert!(decode(&encode_messages(7, 1, 2, &[read.clone()])[0]).is_ok());
+        // Found by fuzzing: a follower that forwarded it would have panicked.
         read.term = 1;
-        assert!(decode(&encode_messages(7, 1, 2, &[read])[0]).is_err());
+        assert!(decode(&encode_messages(7, 1, 2, &[read])[0]).is_err(), "a forwarded read has no term");
+    }
+
+    #[test]
+    fn a_snapshot_comes_in_its_own_message_only() {
+        let mut vote = samples().remove(2);
+        vote.mut_snapshot().mut_metadata().index = 8;
+        assert!(decode(&encode_messages(7, 1, 2, &[vote])[0]).is_err());
+        // Found by fuzzing: one of entry 0, which was read and would not have been written again.
+        let mut bytes = encode_messages(7, 1, 2, &[samples().remove(1)]).remove(0);
+        let kind = MessageType::MsgSnapshot as u8;
+        let at = bytes.windows(2).position(|w| w == [kind, 2]).expect("type and flags");
+        bytes[at] = MessageType::MsgRequestPreVote as u8;
+        assert!(decode(&bytes).is_err());
     }
 
     #[test]
