@@ -99,7 +99,7 @@ impl Proposals {
             return Admission::Known;
         }
         let in_log = self.in_log.contains_key(&id);
-        if !in_log && since.is_some_and(|since| since + 1 < self.known_from) {
+        if !in_log && since.is_some_and(|since| since.saturating_add(1) < self.known_from) {
             let _ = reply.try_send(Err(Error::conflict(
                 "the leader cannot tell any more whether this change was committed already: look whether it was made, and repeat it if it was not",
             )));
@@ -334,6 +334,8 @@ mod tests {
         table.applied(first - 1, 201 + MAX_RECENT as u64, Ok(Outcome::Done));
         assert_eq!(ask(&mut table, 7, 200), refused);
         assert_eq!(ask(&mut table, 8, 201), (Admission::New, None));
+        // Found by fuzzing: the word of another peer, which may be any number.
+        assert_eq!(ask(&mut table, 9, u64::MAX), (Admission::New, None));
     }
 
     #[test]
