@@ -239,7 +239,12 @@ pub(super) fn ipld(data: &[u8]) {
     let cid = hash::cid_of(1, codec, data);
     let Ok(value) = ipld::decode(codec, &block) else { return };
     let bytes: Bytes = ipld::encode(codec, &value).expect("a value of a codec can be written in it").into();
-    let again = ipld::decode(codec, &bytes).expect("read again");
+    let again = match ipld::decode(codec, &bytes) {
+        Ok(again) => again,
+        // As Kubo's: a float between 2^63 and 1e21 is written without a point, and read as an integer that is too large.
+        Err(error) if codec == DAG_JSON && error.message().contains("ParseInt") => return,
+        Err(error) => panic!("read again: {error:?}"),
+    };
     assert_eq!(ipld::encode(codec, &again).expect("written again"), bytes, "one value has one form");
     let links = unixfs::links_of(&cid, &block).expect("what can be read can be followed");
     assert_eq!(links, value.links(), "a pin follows other links than there are");
