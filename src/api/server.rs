@@ -25,7 +25,7 @@ use futures::io::AsyncWriteExt;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::header::{HeaderValue, CONNECTION, EXPECT, HOST};
 use hyper::server::conn::http1;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use smol_hyper::rt::FuturesIo;
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -171,12 +171,6 @@ struct Place {
     task: smol::Task<()>,
 }
 
-impl Shared {
-    fn places(&self) -> MutexGuard<'_, Places> {
-        self.places.lock()
-    }
-}
-
 impl Server {
     /// Opens all sockets and starts serving.
     ///
@@ -215,7 +209,7 @@ impl Server {
 
     /// Connections at this moment.
     pub fn connections(&self) -> usize {
-        self.shared.places().taken.len()
+        self.shared.places.lock().taken.len()
     }
 
     /// Stops accepting, waits until running requests are answered and connections closed or `limit` has passed,
@@ -249,7 +243,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.accepting.clear();
         // Tasks are dropped outside the lock: a connection's own end takes it too.
-        let places = std::mem::take(&mut self.shared.places().taken);
+        let places = std::mem::take(&mut self.shared.places.lock().taken);
         drop(places);
     }
 }
@@ -280,7 +274,7 @@ async fn accept(
                     log::warn!("{}: cannot accept a connection: {error}", shared.service.name());
                 }
                 // If descriptors ran out, an idle connection gives one back.
-                evict(&mut shared.places(), |_| true, Connection::idle_since);
+                evict(&mut shared.places.lock(), |_| true, Connection::idle_since);
                 runtime::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -302,7 +296,7 @@ fn admit(
     alive: async_channel::Sender<Infallible>,
 ) {
     let address = remote.map(|a| a.ip().to_canonical());
-    let mut places = shared.places();
+    let mut places = shared.places.lock();
     let stranger = address.filter(|ip| !ip.is_loopback());
     let crowded = stranger.is_some_and(|ip| {
         places.taken.values().filter(|p| p.remote == Some(ip)).count() >= shared.limits.per_address
@@ -327,7 +321,7 @@ fn admit(
         if AssertUnwindSafe(serving).catch_unwind().await.is_err() {
             log::error!("{}: a connection ended in a panic; this is a defect", work.service.name());
         }
-        let place = work.places().taken.remove(&id);
+        let place = work.places.lock().taken.remove(&id);
         if let Some(place) = place {
             place.task.detach();
         }

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::net::rpc::Rpc;
 use crate::runtime;
 use libp2p::PeerId;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use serde::Serialize;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -70,10 +70,6 @@ impl<R: Carried> Forward<R> {
         Forward { method, lanes: Arc::default() }
     }
 
-    fn lanes(&self) -> MutexGuard<'_, HashMap<PeerId, Lane<R>>> {
-        self.lanes.lock()
-    }
-
     /// Sends a command to the leader and waits for its answer.
     pub(super) async fn propose(
         &self,
@@ -84,7 +80,7 @@ impl<R: Carried> Forward<R> {
     ) -> Result<ProposeAnswer> {
         let (reply, answer) = async_channel::bounded(1);
         let start = {
-            let mut lanes = self.lanes();
+            let mut lanes = self.lanes.lock();
             let lane = lanes.entry(leader).or_insert_with(|| Lane { waiting: VecDeque::new(), calls: 0 });
             if lane.waiting.len() >= MAX_WAITING {
                 return Err(Error::unavailable(format!(
@@ -129,7 +125,7 @@ impl<R: Carried> Forward<R> {
 
     /// The next batch; when there is none, this call's place in the lane is given back under the same lock.
     fn next(&self, leader: PeerId) -> Option<Vec<Waiting<R>>> {
-        let mut lanes = self.lanes();
+        let mut lanes = self.lanes.lock();
         let lane = lanes.get_mut(&leader)?;
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while let Some(first) = lane.waiting.pop_front() {

@@ -295,7 +295,6 @@ fn check(m: &Message) -> Result<()> {
     if m.has_snapshot() && m.get_msg_type() != MessageType::MsgSnapshot {
         return Err(bad("a snapshot in a message that carries none"));
     }
-    let has_snapshot = m.has_snapshot() && m.get_snapshot().get_metadata().index > 0;
     match m.get_msg_type() {
         MessageType::MsgAppend => {
             // raft-rs takes an entry that it does not have for one of term 0, and would commit what is not there.
@@ -319,7 +318,7 @@ fn check(m: &Message) -> Result<()> {
         }
         MessageType::MsgSnapshot => {
             let meta = m.get_snapshot().get_metadata();
-            let marked = has_snapshot && meta.index <= MAX_NUMBER && (1..=m.term).contains(&meta.term);
+            let marked = (1..=MAX_NUMBER).contains(&meta.index) && (1..=m.term).contains(&meta.term);
             if !marked {
                 return Err(bad("a snapshot message without a snapshot that there can be"));
             }

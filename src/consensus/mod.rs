@@ -124,7 +124,7 @@ pub struct Status {
     pub applied: u64,
     /// What the log may say (see [`crate::state::version`]).
     pub cluster_version: u16,
-    /// Whether we were removed from the cluster.
+    /// Whether we were removed from the cluster, and somebody who votes knows.
     pub removed: bool,
     /// What we were told of a recovery of our cluster without us.
     pub superseded: Option<driver::Superseded>,

@@ -25,7 +25,7 @@ use async_trait::async_trait;
 use call::End;
 use frame::{Channel, Wire};
 use libp2p::PeerId;
-use parking_lot::{Mutex, MutexGuard, RwLock};
+use parking_lot::{Mutex, RwLock};
 use serde::{de::DeserializeOwned, Serialize};
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -105,12 +105,6 @@ struct Inner {
     running: Mutex<Running>,
 }
 
-impl Inner {
-    fn running(&self) -> MutexGuard<'_, Running> {
-        self.running.lock()
-    }
-}
-
 /// The calls of one host.
 #[derive(Clone)]
 pub struct Rpc {
@@ -126,7 +120,7 @@ struct Permit {
 impl Permit {
     fn take(inner: &Arc<Inner>, peer: PeerId) -> Result<Permit> {
         let limits = inner.limits;
-        let mut running = inner.running();
+        let mut running = inner.running.lock();
         if running.total >= limits.total {
             return Err(Error::unavailable(format!(
                 "peer {} already serves {} calls, which is its limit; try again later",
@@ -150,7 +144,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut running = self.inner.running();
+        let mut running = self.inner.running.lock();
         running.total -= 1;
         if let Some(of_peer) = running.by_peer.get_mut(&self.peer) {
             *of_peer -= 1;
@@ -246,7 +240,7 @@ impl Inner {
             Ok(permit) => runtime::spawn(serve(permit, wire)).detach(),
             Err(error) => {
                 {
-                    let mut running = inner.running();
+                    let mut running = inner.running.lock();
                     if running.refusals >= REFUSALS {
                         return;
                     }
@@ -257,7 +251,7 @@ impl Inner {
                     let mut call = callee(peer, "", wire);
                     call.set_idle(METHOD_LIMIT);
                     let _ = call.end(&Err(error)).await;
-                    inner.running().refusals -= 1;
+                    inner.running.lock().refusals -= 1;
                 })
                 .detach();
             }

@@ -24,7 +24,7 @@ use libp2p::swarm::{
     SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::io;
@@ -82,10 +82,6 @@ struct Inner {
 pub(super) struct Registry(Arc<Mutex<Inner>>);
 
 impl Registry {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock()
-    }
-
     /// Opens a stream on the newest connection to the peer.
     pub(super) async fn open(
         &self,
@@ -96,7 +92,7 @@ impl Registry {
         let (reply, answer) = oneshot::channel();
         let order = Order::Open(Open { protocol: StreamProtocol::new(protocol), limit, reply });
         {
-            let mut inner = self.lock();
+            let mut inner = self.0.lock();
             let connection = inner.connections.get_mut(&peer).and_then(|all| all.last_mut());
             let Some((_, orders)) = connection else { return Err(OpenError::NotConnected) };
             orders.try_send(order).map_err(|error| {
@@ -113,7 +109,7 @@ impl Registry {
     /// Becomes the taker of a protocol; `None` when there is one already.
     pub(super) fn accept(&self, protocol: &'static str) -> Option<async_channel::Receiver<(PeerId, Stream)>> {
         let (sender, receiver) = async_channel::bounded(ACCEPT_QUEUE);
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         inner.takers.retain(|_, taker| !taker.is_closed());
         let name = StreamProtocol::new(protocol);
         if inner.takers.contains_key(&name) {
@@ -127,14 +123,14 @@ impl Registry {
 
     /// Says whose connections stay open although nothing uses them.
     pub(super) fn keep(&self, peers: &[PeerId]) {
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         inner.kept = peers.iter().copied().collect();
         inner.refresh();
     }
 
     /// Ends every queue to takers, so that they learn that the host is gone.
     pub(super) fn close(&self) {
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         inner.takers.clear();
         inner.connections.clear();
         inner.unconfirmed.clear();
@@ -142,11 +138,11 @@ impl Registry {
 
     /// The protocols that have a taker.
     pub(super) fn protocols(&self) -> Arc<[StreamProtocol]> {
-        self.lock().protocols.clone()
+        self.0.lock().protocols.clone()
     }
 
     fn deliver(&self, peer: PeerId, protocol: &StreamProtocol, stream: Stream) {
-        let taker = self.lock().takers.get(protocol).cloned();
+        let taker = self.0.lock().takers.get(protocol).cloned();
         if taker.is_none_or(|taker| taker.try_send((peer, stream)).is_err()) {
             log::debug!(
                 "reset a stream of {protocol} from peer {peer}: its taker is gone or does not keep up"
@@ -177,7 +173,7 @@ impl Behaviour {
 
     fn handler(&mut self, connection: ConnectionId, peer: PeerId) -> Handler {
         let (sender, orders) = mpsc::channel(ORDER_QUEUE);
-        self.registry.lock().unconfirmed.insert(connection, sender);
+        self.registry.0.lock().unconfirmed.insert(connection, sender);
         Handler { peer, registry: self.registry.clone(), orders }
     }
 }
@@ -208,7 +204,7 @@ impl NetworkBehaviour for Behaviour {
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
-        let mut inner = self.registry.lock();
+        let mut inner = self.registry.0.lock();
         match event {
             FromSwarm::ConnectionEstablished(ConnectionEstablished { peer_id, connection_id, .. }) => {
                 if let Some(orders) = inner.unconfirmed.remove(&connection_id) {
@@ -261,7 +257,7 @@ impl ConnectionHandler for Handler {
     }
 
     fn connection_keep_alive(&self) -> bool {
-        self.registry.lock().kept.contains(&self.peer)
+        self.registry.0.lock().kept.contains(&self.peer)
     }
 
     fn poll(

@@ -6,7 +6,7 @@
 //! one task looks at every [`GRAIN`]; it ends up to that much late, never early. Shorter waits are
 //! async-io's own and precise. With an empty table nothing runs.
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -29,10 +29,6 @@ struct Table {
 }
 
 static TABLE: Mutex<Table> = Mutex::new(Table { waits: BTreeMap::new(), next: 0, watched: false });
-
-fn table() -> MutexGuard<'static, Table> {
-    TABLE.lock()
-}
 
 /// A point in time to wait for; dropping it costs nothing.
 #[derive(Debug)]
@@ -72,11 +68,11 @@ impl Future for Timer {
             Kind::Coarse { at, key } => {
                 if Instant::now() >= *at {
                     if let Some(key) = key.take() {
-                        table().waits.remove(&key);
+                        TABLE.lock().waits.remove(&key);
                     }
                     return Poll::Ready(*at);
                 }
-                let mut table = table();
+                let mut table = TABLE.lock();
                 let known = *key.get_or_insert_with(|| {
                     table.next += 1;
                     (*at, table.next)
@@ -100,7 +96,7 @@ impl Future for Timer {
 impl Drop for Timer {
     fn drop(&mut self) {
         if let Kind::Coarse { key: Some(key), .. } = &self.0 {
-            table().waits.remove(key);
+            TABLE.lock().waits.remove(key);
         }
     }
 }
@@ -110,7 +106,7 @@ async fn watch() {
     loop {
         async_io::Timer::after(GRAIN).await;
         let due: Vec<Waker> = {
-            let mut table = table();
+            let mut table = TABLE.lock();
             if table.waits.is_empty() {
                 table.watched = false;
                 return;
@@ -148,7 +144,7 @@ mod tests {
     fn a_dropped_wait_leaves_the_table() {
         let mine = Instant::now() + Duration::from_secs(86_400);
         let mut timer = Box::pin(Timer::at(mine));
-        let waiting = || table().waits.keys().filter(|(at, _)| *at == mine).count();
+        let waiting = || TABLE.lock().waits.keys().filter(|(at, _)| *at == mine).count();
         let mut cx = Context::from_waker(Waker::noop());
         assert!(timer.as_mut().poll(&mut cx).is_pending());
         assert!(timer.as_mut().poll(&mut cx).is_pending(), "polled twice it waits once");

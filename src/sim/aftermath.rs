@@ -41,7 +41,7 @@ impl Chaos {
         };
         if let Request::Add(peer) = *answer.request {
             let now = self.sim.ms;
-            let removed = self.sim.nodes.get(&peer).map(|n| n.raft_id);
+            let removed = self.sim.raft_id(peer);
             if let Some(id) = removed.filter(|id| self.sim.checks.model.is_removed(*id)) {
                 if answer.result.as_ref().is_err_and(|e| e.kind() == Kind::Conflict) {
                     self.gone.insert(id);
@@ -55,7 +55,7 @@ impl Chaos {
             return;
         }
         if let (Request::Remove(peer), End::Done) = (&*answer.request, known) {
-            let id = self.sim.nodes.get(peer).map(|n| n.raft_id);
+            let id = self.sim.raft_id(*peer);
             self.gone.extend(id.filter(|id| self.sim.checks.model.is_removed(*id)));
         }
         if answer.request.is_command() {

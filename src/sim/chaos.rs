@@ -363,7 +363,7 @@ impl Chaos {
     }
 
     fn wipe(&mut self, peer: Peer) -> Result<(), Broken> {
-        let Some(id) = self.sim.nodes.get(&peer).map(|n| n.raft_id) else { return Ok(()) };
+        let Some(id) = self.sim.raft_id(peer) else { return Ok(()) };
         if !self.may_lose(id, true) {
             return Ok(());
         }
@@ -381,7 +381,7 @@ impl Chaos {
     }
 
     fn remove(&mut self, peer: Peer, at: Peer) {
-        let Some(id) = self.sim.nodes.get(&peer).map(|n| n.raft_id) else { return };
+        let Some(id) = self.sim.raft_id(peer) else { return };
         let members = self.sim.checks.model.members().map_or(0, |m| m.len());
         if members > 1 && self.sim.is_up(at) && self.may_lose(id, false) {
             self.going = Some(id);
@@ -393,12 +393,9 @@ impl Chaos {
     /// A peer that was removed, or was never there, begins anew: as soon as it says so itself, or somebody who wanted its
     /// removal or its return was told so.
     pub(super) fn join(&mut self, peer: Peer) -> Result<(), Broken> {
-        let removed = match self.sim.nodes.get(&peer) {
-            Some(node) => self.sim.checks.model.is_removed(node.raft_id),
-            None => true,
-        };
-        if removed && peer <= self.knobs.peers {
-            let id = self.sim.nodes.get(&peer).map(|n| n.raft_id);
+        let id = self.sim.raft_id(peer);
+        let outside = id.is_none_or(|id| self.sim.checks.model.is_removed(id));
+        if outside && peer <= self.knobs.peers {
             if let Some(id) = id.filter(|id| self.sim.is_up(peer) && !self.returned.contains(id)) {
                 // First it tries to come back with what it has; that is refused, or the members will tell.
                 self.returned.insert(id);
@@ -422,7 +419,7 @@ impl Chaos {
         let now = self.sim.ms;
         let members = self.sim.checks.model.members();
         let inside = |peer: Peer| {
-            let id = self.sim.nodes.get(&peer).map_or(0, |n| n.raft_id);
+            let id = self.sim.raft_id(peer).unwrap_or(0);
             members.is_some_and(|m| m.contains_key(&id))
         };
         let arrived: Vec<Peer> = self.outside.keys().copied().filter(|p| inside(*p)).collect();

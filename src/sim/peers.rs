@@ -35,6 +35,11 @@ impl Sim {
         self.nodes.iter().find(|(_, n)| n.raft_id == raft_id).map(|(n, _)| *n)
     }
 
+    /// The Raft id that a peer has now.
+    pub(super) fn raft_id(&self, peer: Peer) -> Option<RaftId> {
+        self.nodes.get(&peer).map(|node| node.raft_id)
+    }
+
     /// Whether a peer runs.
     pub fn is_up(&self, peer: Peer) -> bool {
         self.nodes.get(&peer).is_some_and(|n| n.driver.is_some())

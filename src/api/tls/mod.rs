@@ -23,7 +23,7 @@ use futures_rustls::rustls::pki_types::pem::PemObject;
 use futures_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use futures_rustls::rustls::{self, ServerConfig};
 use futures_rustls::TlsAcceptor;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
@@ -110,12 +110,12 @@ impl Tls {
 
     /// What the next handshake is done with.
     pub async fn acceptor(&self) -> TlsAcceptor {
-        let due = self.inner.state().looked.elapsed() >= LOOK_BUSY;
+        let due = self.inner.state.lock().looked.elapsed() >= LOOK_BUSY;
         if due {
             let inner = self.inner.clone();
             runtime::unblock(move || inner.look()).await;
         }
-        TlsAcceptor::from(self.inner.state().serving.config.clone())
+        TlsAcceptor::from(self.inner.state.lock().serving.config.clone())
     }
 }
 
@@ -129,15 +129,11 @@ async fn follow(inner: Weak<Inner>) {
 }
 
 impl Inner {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
-
     /// Loads the files if they changed. Blocks.
     fn look(&self) {
         let stamps = [stamp(&self.certificate), stamp(&self.key)];
         {
-            let mut state = self.state();
+            let mut state = self.state.lock();
             state.looked = Instant::now();
             if stamps == state.serving.stamps {
                 state.bad = None;
@@ -155,7 +151,7 @@ impl Inner {
                     self.what,
                     self.certificate.display()
                 );
-                let mut state = self.state();
+                let mut state = self.state.lock();
                 (state.serving, state.bad, state.complained) = (loaded, None, None);
             }
             Err(error) => self.keep_old(stamps, &error),
@@ -164,7 +160,7 @@ impl Inner {
     }
 
     fn keep_old(&self, stamps: Stamps, error: &Error) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let since = match state.bad {
             Some((bad, since, _)) if bad == stamps => since,
             _ => Instant::now(),
@@ -193,7 +189,7 @@ impl Inner {
 
     /// Says in words that the certificate's time is over, or nearly, or not yet; daily at most.
     fn complain(&self, now: Timestamp) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.complained.is_some_and(|at| (now.secs - at).abs() < COMPLAIN) {
             return;
         }

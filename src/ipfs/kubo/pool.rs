@@ -9,7 +9,7 @@ use super::dial::{Socket, Target};
 use crate::runtime;
 use hyper::body::Body;
 use hyper::client::conn::http1;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use smol::Task;
 use smol_hyper::rt::FuturesIo;
 use std::time::{Duration, Instant};
@@ -71,15 +71,11 @@ impl<B> Pool<B> {
         Pool { idle: Mutex::default(), most }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<(Instant, Connection<B>)>> {
-        self.idle.lock()
-    }
-
     /// A kept connection that takes a request. One that was put back a moment ago may still have to see the end of
     /// its last answer: that is waited for, it takes less than a new connection.
     pub async fn checkout(&self) -> Option<Connection<B>> {
         loop {
-            let (since, mut connection) = self.lock().pop()?;
+            let (since, mut connection) = self.idle.lock().pop()?;
             if since.elapsed() >= IDLE_TIME || connection.sender.is_closed() {
                 continue;
             }
@@ -95,7 +91,7 @@ impl<B> Pool<B> {
 
     /// Keeps a connection whose answer was read to its end, if there is room.
     pub fn put_back(&self, connection: Connection<B>) {
-        let mut idle = self.lock();
+        let mut idle = self.idle.lock();
         idle.retain(|(since, c)| since.elapsed() < IDLE_TIME && !c.sender.is_closed());
         if idle.len() < self.most {
             idle.push((Instant::now(), connection));
@@ -104,13 +100,13 @@ impl<B> Pool<B> {
 
     /// Closes them all.
     pub fn clear(&self) {
-        let idle = std::mem::take(&mut *self.lock());
+        let idle = std::mem::take(&mut *self.idle.lock());
         drop(idle);
     }
 
     /// How many there are.
     #[cfg(test)]
     pub fn len(&self) -> usize {
-        self.lock().len()
+        self.idle.lock().len()
     }
 }

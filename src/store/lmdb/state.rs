@@ -19,7 +19,7 @@ use crate::state::Applied;
 use crate::store::overlay::{check_row, slot, Layer, Overlay, Row};
 use crate::store::{files, record, SnapshotSink, SnapshotSource, StateStore, Table, WriteBatch};
 use heed::RwTxn;
-use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use parking_lot::{Mutex, RwLock};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -111,22 +111,10 @@ impl LmdbState {
         })
     }
 
-    fn shared(&self) -> RwLockReadGuard<'_, Shared> {
-        self.shared.read()
-    }
-
-    fn shared_mut(&self) -> RwLockWriteGuard<'_, Shared> {
-        self.shared.write()
-    }
-
-    fn committing(&self) -> MutexGuard<'_, ()> {
-        self.committing.lock()
-    }
-
     /// Commits what is in the overlay; the caller holds `committing`.
     fn commit(&self) -> Result<Applied> {
         let (env, layer, applied) = {
-            let mut shared = self.shared_mut();
+            let mut shared = self.shared.write();
             match shared.overlay.start_flush() {
                 Some((layer, applied)) => (shared.env.clone(), layer, applied),
                 None => return Ok(shared.overlay.durable()),
@@ -154,7 +142,7 @@ impl LmdbState {
             true => done.and_then(|()| env.write(|tables, txn| put_applied(&tables[MARK], txn, applied))),
         };
         drop::<Arc<Layer>>(layer);
-        let mut shared = self.shared_mut();
+        let mut shared = self.shared.write();
         match done {
             Ok(()) => {
                 shared.overlay.end_flush(applied);
@@ -174,7 +162,7 @@ impl LmdbState {
 
     #[cfg(test)]
     pub(super) fn map_size(&self) -> usize {
-        self.shared().env.map_size()
+        self.shared.read().env.map_size()
     }
 }
 
@@ -184,7 +172,7 @@ fn put_applied(mark: &super::Db, txn: &mut RwTxn<'_>, applied: Applied) -> heed:
 
 impl StateStore for LmdbState {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        let shared = self.shared();
+        let shared = self.shared.read();
         match shared.overlay.get(table, key) {
             Some(seen) => Ok(seen.map(<[u8]>::to_vec)),
             None => shared.env.read(|tables, txn| Ok(tables[slot(table)].get(txn, key)?.map(<[u8]>::to_vec))),
@@ -192,7 +180,7 @@ impl StateStore for LmdbState {
     }
 
     fn scan(&self, table: Table, after: Option<&[u8]>, limit: usize) -> Result<Vec<Row>> {
-        let shared = self.shared();
+        let shared = self.shared.read();
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         shared.env.read(|tables, txn| {
             let base = tables[slot(table)].range(txn, &(start, Bound::Unbounded))?;
@@ -201,13 +189,13 @@ impl StateStore for LmdbState {
     }
 
     fn count(&self, table: Table) -> u64 {
-        self.shared().overlay.count(table)
+        self.shared.read().overlay.count(table)
     }
 
     fn write(&self, batch: WriteBatch) -> Result<()> {
         self.space.check()?;
         let waiting = {
-            let mut shared = self.shared_mut();
+            let mut shared = self.shared.write();
             let Shared { overlay, env } = &mut *shared;
             let in_base = |table: Table, key: &[u8]| {
                 env.read(|tables, txn| Ok(tables[slot(table)].get(txn, key)?.is_some()))
@@ -223,16 +211,16 @@ impl StateStore for LmdbState {
     }
 
     fn flush(&self) -> Result<Applied> {
-        let _one = self.committing();
+        let _one = self.committing.lock();
         self.commit()
     }
 
     fn applied(&self) -> Applied {
-        self.shared().overlay.applied()
+        self.shared.read().overlay.applied()
     }
 
     fn durable(&self) -> Applied {
-        self.shared().overlay.durable()
+        self.shared.read().overlay.durable()
     }
 
     fn full(&self) -> Option<String> {
@@ -240,9 +228,9 @@ impl StateStore for LmdbState {
     }
 
     fn snapshot(&self) -> Result<Box<dyn SnapshotSource>> {
-        let _one = self.committing();
+        let _one = self.committing.lock();
         let applied = self.commit()?;
-        let env = self.shared().env.clone();
+        let env = self.shared.read().env.clone();
         let held = env.hold()?;
         Ok(Box::new(Source { held, applied, table: 0, after: None }))
     }
@@ -274,10 +262,10 @@ impl StateStore for LmdbState {
         }
         sink.commit()?;
         let env = sink.env.take().expect("a sink has its environment until it is installed");
-        let _one = self.committing();
+        let _one = self.committing.lock();
         // Local records may go on being written until the swap, so the swap excludes them; what has
         // been applied meanwhile is replaced anyway.
-        let mut shared = self.shared_mut();
+        let mut shared = self.shared.write();
         copy_local(&shared, &env)?;
         if planted::is(Bug::SnapshotOnTop) {
             keep_pins(&shared, &env)?;

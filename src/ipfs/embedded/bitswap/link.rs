@@ -20,7 +20,7 @@ use bytes::Bytes;
 use cid::Cid;
 use futures::channel::oneshot;
 use libp2p::PeerId;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use smol::io::{AsyncWriteExt, BufReader};
 use smol::lock::{Semaphore, SemaphoreGuard};
 use smol::Task;
@@ -162,17 +162,13 @@ impl Shared {
                 smol::future::or(woken, smol::future::or(kicked, tick)).await;
             }
         });
-        shared.lock().tasks.extend([accept, keep]);
+        shared.state.lock().tasks.extend([accept, keep]);
         Ok(shared)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
     }
 
     pub(super) fn close(&self) {
         let (peers, tasks) = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             state.closed = true;
             state.client.close();
             (std::mem::take(&mut state.peers), std::mem::take(&mut state.tasks))
@@ -191,7 +187,7 @@ impl Shared {
         sender: oneshot::Sender<Bytes>,
         now: Instant,
     ) -> Result<()> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.closed {
             return Err(Error::unavailable(format!("cannot fetch {cid}: Bitswap is closed")));
         }
@@ -206,17 +202,17 @@ impl Shared {
     }
 
     pub(super) fn unwait(&self, cid: &Cid, waiter: WaiterId) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.client.unwait(cid, waiter);
         state.wake();
     }
 
     pub(super) fn end_session(&self, session: SessionId) {
-        self.lock().client.end_session(session);
+        self.state.lock().client.end_session(session);
     }
 
     pub(super) fn arrived(self: &Arc<Self>, cids: &[Cid]) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         for peer in state.peers.values_mut() {
             let mut some = false;
             for cid in cids {
@@ -243,7 +239,7 @@ impl Shared {
             let store = self.store.clone();
             match runtime::unblock(move || store.get(&cid)).await {
                 Ok(Some(data)) => {
-                    let mut state = self.lock();
+                    let mut state = self.state.lock();
                     state.client.block(None, &cid, &data);
                     state.wake();
                 }
@@ -254,17 +250,17 @@ impl Shared {
     }
 
     pub(super) fn stats(&self) -> Stats {
-        let state = self.lock();
+        let state = self.state.lock();
         let peers = state.peers.values().filter(|p| p.sender.is_some()).count();
         Stats { wants: state.client.count_wants(), peers, ..state.stats }
     }
 
     pub(super) fn wanted(&self) -> Vec<Cid> {
-        self.lock().client.wanted(super::MAX_ACTIVE)
+        self.state.lock().client.wanted(super::MAX_ACTIVE)
     }
 
     pub(super) fn peer_stats(&self, peer: &PeerId) -> Option<PeerStats> {
-        self.lock().peers.get(peer).map(|p| PeerStats {
+        self.state.lock().peers.get(peer).map(|p| PeerStats {
             bytes_sent: p.bytes_sent,
             bytes_received: p.bytes_received,
             wants: p.ledger.count_wants(),
@@ -283,7 +279,7 @@ impl Shared {
         let now = Instant::now();
         let connected = self.host.connected();
         let mut gone = Vec::new();
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.closed {
             return false;
         }
@@ -350,7 +346,7 @@ impl Shared {
 
     fn accepted(self: &Arc<Self>, peer: PeerId, stream: Stream) {
         let mut ended = Vec::new();
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if !state.peers.contains_key(&peer) {
             self.add(&mut state, peer, Instant::now());
         }
@@ -371,7 +367,7 @@ impl Shared {
         log::warn!(target: "bitswap", "dropping {peer} for {BAN:?}: {why}");
         let now = Instant::now();
         let entry = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             if state.banned.len() < MAX_PEERS {
                 state.banned.insert(peer, now + BAN);
             }
@@ -436,7 +432,7 @@ impl Shared {
             }
         }
         let now = Instant::now();
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let state = &mut *state;
         let Some(entry) = state.peers.get_mut(&peer) else { return Ok(()) };
         state.stats.messages_received += 1;
@@ -523,20 +519,20 @@ impl Shared {
             let mut fresh = self.host.open(peer, PROTOCOL, OPEN_TIMEOUT).await?;
             push(&mut fresh, &ready.bytes).await?;
             *stream = Some(fresh);
-            if let Some(entry) = self.lock().peers.get_mut(&peer) {
+            if let Some(entry) = self.state.lock().peers.get_mut(&peer) {
                 entry.failures = 0;
             }
             Ok(())
         };
         runtime::timeout(WRITE_TIMEOUT, "sending a Bitswap message", send).await?;
-        self.lock().stats.messages_sent += 1;
+        self.state.lock().stats.messages_sent += 1;
         Ok(())
     }
 
     /// The stream to a peer cannot be had: leave it alone for a while.
     fn failed(&self, peer: PeerId) {
         let now = Instant::now();
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.client.peer_down(&peer, now);
         state.wake();
         let Some(entry) = state.peers.get_mut(&peer) else { return };
@@ -555,7 +551,7 @@ impl Shared {
     async fn prepare(&self, peer: PeerId) -> Option<Ready<'_>> {
         loop {
             let (list, jobs, refused) = {
-                let mut state = self.lock();
+                let mut state = self.state.lock();
                 let list = state.client.take(&peer, ENTRIES, Instant::now());
                 let ledger = &mut state.peers.get_mut(&peer)?.ledger;
                 (list, ledger.take(LOOKUPS), ledger.take_refused(wire::MAX_ENTRIES))
@@ -594,7 +590,7 @@ impl Shared {
     }
 
     fn settle(&self, peer: PeerId, found: &[Found], rest: &[Job]) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let state = &mut *state;
         let Some(entry) = state.peers.get_mut(&peer) else { return };
         entry.ledger.put_back(rest);
