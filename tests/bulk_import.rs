@@ -7,7 +7,7 @@ mod support;
 use http::{send, Answer};
 use serde_json::{json, Value};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use support::cluster::{cid_of, pinfold, Cluster, Peer};
@@ -16,12 +16,8 @@ use support::wait_for;
 /// The longest that anything may take here.
 const LIMIT: Duration = Duration::from_secs(60);
 
-fn address(peer: &Peer) -> SocketAddr {
-    peer.url().strip_prefix("http://").expect("http").parse().expect("address")
-}
-
 fn post(peer: &Peer, query: &str, body: &[u8]) -> Answer {
-    send(address(peer), "POST", &format!("/pins{query}"), &[], Some(body)).expect("an answer")
+    send(peer.rest(), "POST", &format!("/pins{query}"), &[], Some(body)).expect("an answer")
 }
 
 /// The answer to a list that was taken.
@@ -188,7 +184,7 @@ fn what_is_no_list_is_refused_before_it_is_read_to_its_end() {
     assert!(why.contains("this is not a list of pins") && why.contains("line 1:"), "{why}");
 
     let form = [("Content-Type".to_owned(), "multipart/form-data; boundary=x".to_owned())];
-    let answer = send(address(peer), "POST", "/pins", &form, Some(b"--x--")).expect("an answer");
+    let answer = send(peer.rest(), "POST", "/pins", &form, Some(b"--x--")).expect("an answer");
     assert_eq!(answer.status, 400);
     assert!(refusal(&answer).contains("--data-binary"), "{}", answer.text());
     let answer = post(peer, &format!("?pin-update={}", cid_of(1)), &list(1..2));
@@ -200,7 +196,7 @@ fn what_is_no_list_is_refused_before_it_is_read_to_its_end() {
 
 /// A request whose answer may come before it is sent.
 fn post_early(peer: &Peer, body: &[u8]) -> Answer {
-    let to = address(peer);
+    let to = peer.rest();
     let mut stream = TcpStream::connect(to).expect("a connection");
     let head = format!(
         "POST /pins HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
@@ -226,7 +222,7 @@ fn post_early(peer: &Peer, body: &[u8]) -> Answer {
 fn a_list_that_is_cut_off_is_taken_up_to_its_last_whole_line() {
     let cluster = Cluster::of(1);
     let peer = &cluster.peers[0];
-    let to = address(peer);
+    let to = peer.rest();
     let mut stream = TcpStream::connect(to).expect("a connection");
     let body = list(0..2_500);
     let head = format!("POST /pins HTTP/1.1\r\nHost: {to}\r\nContent-Length: {}\r\n\r\n", body.len() + 1_000);
@@ -248,7 +244,7 @@ fn a_list_that_is_cut_off_is_taken_up_to_its_last_whole_line() {
 fn a_list_in_drops_is_not_held_back() {
     let cluster = Cluster::of(1);
     let peer = &cluster.peers[0];
-    let to = address(peer);
+    let to = peer.rest();
     let mut stream = TcpStream::connect(to).expect("a connection");
     let head = format!(
         "POST /pins HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -275,7 +271,7 @@ fn without_a_majority_in_the_middle_it_says_how_far_it_came_and_can_be_repeated(
         config["consensus"]["raft"]["wait_for_leader_timeout"] = "2s".into();
     });
     let leader = cluster.leader();
-    let to = address(&cluster.peers[leader]);
+    let to = cluster.peers[leader].rest();
     let mut stream = TcpStream::connect(to).expect("a connection");
     let (first, second) = (list(0..5_000), list(5_000..10_000));
     let head = format!(

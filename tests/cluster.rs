@@ -230,16 +230,7 @@ fn a_reflashed_card_comes_back_under_its_old_name() {
         }
     });
     // It votes again: with another one dead the two that are left have a majority.
-    wait_for("three voters", PATIENCE, || {
-        let health = cluster.peers[0].json("GET", "/health/consensus");
-        let voters =
-            health["members"].as_array().map_or(0, |m| m.iter().filter(|m| m["role"] == "voter").count());
-        if voters == 3 {
-            Ok(())
-        } else {
-            Err(health.to_string())
-        }
-    });
+    cluster.peers[0].wait_voters(3);
     cluster.peers[1].kill();
     wait_for("a write with the new card's vote", PATIENCE, || {
         match cluster.peers[0].request("POST", &format!("/pins/{}", cid_of(4))) {

@@ -65,12 +65,6 @@ fn leaderless(heartbeat: &str, election: &str) -> Duration {
     });
     let dead = cluster.leader();
     let dead_id = cluster.peers[dead].id();
-    wait_for("three voters", PATIENCE, || {
-        let health = cluster.peers[dead].json("GET", "/health/consensus");
-        let members = health["members"].as_array().cloned().unwrap_or_default();
-        let voters = members.iter().filter(|m| m["role"] == "voter").count();
-        (voters == 3).then_some(()).ok_or_else(|| health.to_string())
-    });
     cluster.peers[dead].signal("STOP");
     let started = Instant::now();
     let other = &cluster.peers[(dead + 1) % 3];

@@ -46,16 +46,6 @@ impl Set {
     }
 }
 
-/// Waits until a peer knows of so many voters: before that, the loss of one may be the loss of the majority.
-fn wait_voters(peer: &Peer, n: usize) {
-    wait_for(&format!("{n} voters"), PATIENCE, || {
-        let health = peer.json("GET", "/health/consensus");
-        let members = health["members"].as_array().expect("members");
-        let voters = members.iter().filter(|m| m["role"] == "voter").count();
-        (voters == n).then_some(()).ok_or_else(|| health.to_string())
-    });
-}
-
 fn wait_log(peer: &Peer, words: &str) {
     wait_for(&format!("the log of {} to say {words:?}", peer.path()), PATIENCE, || {
         let log = peer.log();
@@ -154,7 +144,7 @@ fn who_was_away_joins_what_the_majority_founded_and_so_does_a_reflashed_one() {
     set.peers[1].start(&["daemon"]);
     set.peers[2].start(&["daemon"]);
     set.same_cluster(3);
-    set.peers[1..].iter().for_each(|peer| wait_voters(peer, 3));
+    set.peers[1..].iter().for_each(|peer| peer.wait_voters(3));
     set.peers[0].kill();
     std::fs::remove_dir_all(set.peers[0].folder.join("raft")).expect("a new card");
     set.peers[0].start(&["daemon"]);

@@ -20,27 +20,16 @@ const FEWEST_WRITES: usize = 20;
 /// Between two writes of one writer: the processes of a debug build share this machine with their writers.
 const PACE: Duration = Duration::from_millis(10);
 
-fn health(peer: &Peer) -> Value {
-    peer.json("GET", "/health/consensus")
-}
-
 /// The members of a role, as this peer knows them.
 fn members_of(peer: &Peer, role: &str) -> BTreeSet<String> {
-    let health = health(peer);
+    let health = peer.consensus();
     let members = health["members"].as_array().expect("members").iter();
     members.filter(|m| m["role"] == role).map(|m| m["peer"].as_str().expect("id").to_string()).collect()
 }
 
-fn wait_voters(peer: &Peer, n: usize) {
-    wait_for(&format!("{n} voters"), PATIENCE, || {
-        let voters = members_of(peer, "voter");
-        (voters.len() == n).then_some(()).ok_or_else(|| health(peer).to_string())
-    });
-}
-
 /// Raft ids by peer.
 fn raft_id(at: &Peer, of: &str) -> Option<String> {
-    let health = health(at);
+    let health = at.consensus();
     let members = health["members"].as_array().expect("members").iter();
     let mut ids = members.filter(|m| m["peer"] == of).map(|m| m["raft_id"].as_str().expect("id").to_string());
     let id = ids.next();
@@ -190,7 +179,7 @@ fn a_reflashed_card_comes_back_under_its_old_identity_while_others_write() {
         cluster.peers[victim] = back;
         load.goes_on("writes after its return");
 
-        wait_voters(&cluster.peers[others[0]], 3);
+        cluster.peers[others[0]].wait_voters(3);
         for peer in &cluster.peers {
             peer.wait_members(3);
             let now = raft_id(peer, &id).expect("a member");
@@ -225,7 +214,7 @@ fn a_reflashed_card_without_its_identity_is_a_new_peer_and_the_old_one_is_remove
     // Until then it counts as a voter that is dead.
     ok(cluster.peers[0].ctl(&["peers", "rm", &lost]));
     cluster.peers.iter().for_each(|p| p.wait_members(3));
-    wait_voters(&cluster.peers[0], 3);
+    cluster.peers[0].wait_voters(3);
     wait_for("two copies again", PATIENCE, || {
         let info = cluster.peers[0].json("GET", &format!("/pins/{cid}"));
         let map = info["peer_map"].as_object().expect("peer_map");
@@ -243,7 +232,7 @@ fn of_nine_peers_seven_vote_and_a_learner_takes_the_place_of_one_that_is_removed
         config["cluster"]["disable_repinning"] = false.into();
         config["cluster"]["repin_grace"] = "1s".into();
     });
-    wait_voters(&cluster.peers[0], 7);
+    cluster.peers[0].wait_voters(7);
     let learners = members_of(&cluster.peers[0], "learner");
     assert_eq!(learners.len(), 2);
     let listed = ok(cluster.peers[0].ctl(&["peers", "ls"]));
@@ -310,12 +299,12 @@ fn a_peer_returns_after_its_removal_when_somebody_wants_it() {
             "{log}"
         );
     }
-    assert_eq!(health(&cluster.peers[0])["members"].as_array().expect("members").len(), 2);
+    assert_eq!(cluster.peers[0].consensus()["members"].as_array().expect("members").len(), 2);
     // Somebody wants it.
     let token = ok(cluster.peers[0].ctl(&["invite"]));
     cluster.peers[2].start(&["join", token.trim()]);
     cluster.peers.iter().for_each(|p| p.wait_members(3));
-    wait_voters(&cluster.peers[0], 3);
+    cluster.peers[0].wait_voters(3);
     assert_ne!(raft_id(&cluster.peers[0], &id), Some(before));
     assert!(!cluster.peers[2].folder.join("removed").exists());
     assert!(ok(cluster.peers[2].ctl(&["cat", &cid])).starts_with("shared"));
@@ -342,7 +331,7 @@ fn give_list(peers: &[Peer], list: &Value) {
 }
 
 fn cluster_id(peer: &Peer) -> Value {
-    health(peer)["cluster_id"].clone()
+    peer.consensus()["cluster_id"].clone()
 }
 
 #[test]
@@ -380,7 +369,7 @@ fn a_founding_set_of_five_joins_the_two_of_it_that_are_a_cluster() {
     peers[3].start(&["daemon"]);
     let through = peers[3].address();
     peers[4].start(&["daemon", "--bootstrap", &through]);
-    wait_voters(&peers[3], 2);
+    peers[3].wait_voters(2);
     let cluster = cluster_id(&peers[3]);
     peers[3].kill();
     peers[4].kill();
@@ -430,7 +419,7 @@ fn a_founding_set_with_one_of_another_cluster_is_refused_with_both_named() {
     assert!(log.contains("state cleanup"), "{log}");
     // Neither took anything from the other.
     assert!(peers[0].pinned_cids().is_empty());
-    assert_eq!(health(&peers[0])["members"].as_array().expect("members").len(), 2);
+    assert_eq!(peers[0].consensus()["members"].as_array().expect("members").len(), 2);
     let export = ok(peers[2].ctl(&["state", "export"]));
     assert!(export.contains(&cid_of(7)), "{export}");
     // A fresh one between two clusters does not choose either.

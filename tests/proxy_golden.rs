@@ -151,7 +151,7 @@ fn the_proxy_answers_as_recorded() {
     let Some(fold) = Proxied::of(1) else { return };
     let bytes = std::fs::read(folder.join("proxy.json")).expect("a recording");
     let cases: Vec<Value> = serde_json::from_slice(&bytes).expect("a recording is JSON");
-    let proxy = proxied::proxy_socket(fold.peer(0));
+    let proxy = fold.peer(0).proxy();
     let mut failures = Vec::new();
     for case in &cases {
         let wrong = match http::play(proxy, &case["request"]) {

@@ -11,7 +11,7 @@ mod proxied;
 mod support;
 
 use kubo_daemon::KuboDaemon;
-use proxied::{ipfs, ipfs_fails, ipfs_fed, ipfs_ok, proxy_of, proxy_socket, Proxied};
+use proxied::{ipfs, ipfs_fails, ipfs_fed, ipfs_ok, proxy_of, Proxied};
 use serde_json::{json, Value};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -185,7 +185,7 @@ fn errors_travel_with_their_text() {
     assert!(ipfs_fails(peer, &["cat", "/ipfs/nosuch"]).contains("invalid path"));
     assert!(ipfs_fails(peer, &["pin", "add", "nosuch"]).contains("path does not have enough components"));
     // A cluster above sees what is kept, programs see what is decided.
-    let proxy = proxy_socket(peer);
+    let proxy = peer.proxy();
     assert!(post(proxy, "pin/ls").text().contains(&nobodys));
     let above = [("X-Pinfold-Composite".to_string(), "1".to_string())];
     let seen = http::send(proxy, "POST", "/api/v0/pin/ls?stream=true", &above, Some(b"")).expect("an answer");
@@ -200,7 +200,7 @@ fn a_daemon_that_is_down_is_said_and_the_proxy_lives() {
     let Some(mut fold) = Proxied::of(1) else { return };
     let cid = ipfs_fed(fold.peer(0), &["add", "-q"], b"before").trim().to_string();
     fold.kubos[0].kill();
-    let (peer, proxy) = (fold.peer(0), proxy_socket(fold.peer(0)));
+    let (peer, proxy) = (fold.peer(0), fold.peer(0).proxy());
     for path in ["id", "version", "cat?arg=x"] {
         let answer = post(proxy, path);
         assert_eq!(answer.status, 502, "{}", answer.text());
@@ -226,7 +226,7 @@ fn a_daemon_that_is_down_is_said_and_the_proxy_lives() {
 #[test]
 fn a_daemon_that_dies_in_the_middle_cuts_the_answer() {
     let Some(mut fold) = Proxied::of(1) else { return };
-    let proxy = proxy_socket(fold.peer(0));
+    let proxy = fold.peer(0).proxy();
     let content = vec![7u8; 64 << 20];
     let cid = fold.kubos[0].add(&content, &["--pin=false"]);
     let mut stream = TcpStream::connect(proxy).expect("connected");
@@ -244,7 +244,7 @@ fn a_daemon_that_dies_in_the_middle_cuts_the_answer() {
 #[test]
 fn a_client_that_goes_away_leaves_no_pin_and_no_leak() {
     let Some(fold) = Proxied::of(1) else { return };
-    let (peer, proxy) = (fold.peer(0), proxy_socket(fold.peer(0)));
+    let (peer, proxy) = (fold.peer(0), fold.peer(0).proxy());
     let big = fold.kubos[0].add(&vec![1u8; 32 << 20], &["--pin=false"]);
     ipfs_fed(peer, &["add", "-q"], b"so that everything is warm");
     let (pins, before) = (peer.pinned_cids(), descriptors(peer));
@@ -311,7 +311,7 @@ fn a_large_file_goes_through_at_constant_memory() {
     assert!(output.status.success());
     let cid = last(&String::from_utf8_lossy(&output.stdout));
     // And back, to a reader that is in no hurry at first.
-    let mut stream = TcpStream::connect(proxy_socket(peer)).expect("connected");
+    let mut stream = TcpStream::connect(peer.proxy()).expect("connected");
     write!(stream, "POST /api/v0/cat?arg={cid} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         .expect("asked");
     std::thread::sleep(Duration::from_millis(500));
@@ -330,7 +330,7 @@ fn a_large_file_goes_through_at_constant_memory() {
 #[test]
 fn a_page_of_the_web_cannot_command_it() {
     let Some(fold) = Proxied::of(1) else { return };
-    let (peer, proxy) = (fold.peer(0), proxy_socket(fold.peer(0)));
+    let (peer, proxy) = (fold.peer(0), fold.peer(0).proxy());
     let cid = ipfs_fed(peer, &["add", "-q"], b"mine").trim().to_string();
     let ask = |method: &str, path: &str, name: &str, value: &str| {
         let headers = [(name.to_string(), value.to_string())];
@@ -369,7 +369,7 @@ fn its_limits_are_those_of_the_config() {
     }) else {
         return;
     };
-    let proxy = proxy_socket(fold.peer(0));
+    let proxy = fold.peer(0).proxy();
     // How long a connection lives on which this was sent, and what came back.
     let lives = |sent: &str| {
         let mut stream = TcpStream::connect(proxy).expect("connected");
@@ -419,7 +419,7 @@ fn it_asks_for_a_password_when_it_is_told_to() {
     }) else {
         return;
     };
-    let (peer, proxy) = (fold.peer(0), proxy_socket(fold.peer(0)));
+    let (peer, proxy) = (fold.peer(0), fold.peer(0).proxy());
     for path in ["id", "pin/ls"] {
         let answer = post(proxy, path);
         assert_eq!(answer.status, 401, "{}", answer.text());

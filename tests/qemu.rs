@@ -12,7 +12,6 @@ use data_encoding::BASE64_NOPAD;
 use http::{multipart, send, Answer};
 use serde_json::{json, Value};
 use std::io::Write;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use support::clock::Clock;
@@ -40,6 +39,7 @@ fn cluster_of(programs: &[&Path]) -> Cluster {
     }
     for peer in &peers {
         peer.wait_members(programs.len());
+        peer.wait_voters(programs.len());
         peer.wait_candidates(programs.len());
     }
     Cluster { peers, folder }
@@ -81,6 +81,24 @@ fn pin(peer: &Peer, cid: &str) {
         Ok((200, _)) => Ok(()),
         other => Err(format!("{other:?}")),
     });
+}
+
+/// Pins something, and has this one of three lead: one that stops hands over to whoever has everything.
+fn lead(cluster: &mut Cluster, next: usize, cid: &str) {
+    let leader = cluster.leader();
+    if leader == next {
+        return pin(&cluster.peers[next], cid);
+    }
+    let behind = 3 - leader - next;
+    cluster.peers[behind].signal("STOP");
+    pin(&cluster.peers[leader], cid);
+    cluster.peers[leader].stop();
+    cluster.peers[behind].signal("CONT");
+    wait_for("the successor", PATIENCE, || match cluster.leader() {
+        leader if leader == next => Ok(()),
+        other => Err(format!("p{other} leads")),
+    });
+    cluster.peers[leader].start(&["daemon"]);
 }
 
 /// Three boards of one kind live through what boards live through.
@@ -169,19 +187,14 @@ fn boards_of_three_kinds_are_one_cluster() {
     cluster.peers[0].json("POST", &format!("/pins/{}?{all}", cid_of(1)));
     cluster.peers[1].json("POST", &format!("/pins/{}?replication=-1", cid_of(2)));
     let mut expected = 5;
-    // Each kind leads once: whoever leads is killed, the others go on, it comes back.
-    let mut led = std::collections::BTreeSet::new();
-    for round in 0..12 {
-        let leader = cluster.leader();
-        led.insert(leader);
-        if led.len() == 3 {
-            break;
-        }
-        assert!(round < 11, "only {led:?} have led");
-        cluster.peers[leader].kill();
-        pin(&cluster.peers[(leader + 1) % 3], &cid_of(100 + round));
-        expected += 1;
-        cluster.peers[leader].start(&["daemon"]);
+    // Each kind leads once; then it is killed, the others go on, it comes back.
+    for next in 0..3 {
+        lead(&mut cluster, next, &cid_of(100 + next as u64));
+        pin(&cluster.peers[next], &cid_of(200 + next as u64));
+        cluster.peers[next].kill();
+        pin(&cluster.peers[(next + 1) % 3], &cid_of(300 + next as u64));
+        cluster.peers[next].start(&["daemon"]);
+        expected += 3;
         wait_agreement(&cluster.peers.iter().collect::<Vec<_>>(), expected);
     }
     let pins = wait_agreement(&cluster.peers.iter().collect::<Vec<_>>(), expected);
@@ -236,23 +249,17 @@ fn a_pin_list_moves_between_32_and_64_bits() {
     }
 }
 
-fn proxy(peer: &Peer) -> SocketAddr {
-    let listen = peer.config()["api"]["ipfsproxy"]["listen_multiaddress"].clone();
-    let text = listen.as_str().or_else(|| listen[0].as_str()).expect("address").to_owned();
-    format!("127.0.0.1:{}", text.rsplit('/').next().expect("port")).parse().expect("address")
-}
-
 fn rpc(peer: &Peer, path: &str, content: Option<&[u8]>) -> Answer {
     let path = format!("/api/v0/{path}");
     let answer = match content {
-        None => send(proxy(peer), "POST", &path, &[], None),
+        None => send(peer.proxy(), "POST", &path, &[], None),
         Some(content) => {
             let disposition = "form-data; name=\"file\"; filename=\"f\"".to_owned();
             let kind = "application/octet-stream".to_owned();
             let headers =
                 vec![("Content-Disposition".to_owned(), disposition), ("Content-Type".to_owned(), kind)];
             let (kind, body) = multipart(&[(headers, content.to_vec())]);
-            send(proxy(peer), "POST", &path, &[("Content-Type".to_owned(), kind)], Some(&body))
+            send(peer.proxy(), "POST", &path, &[("Content-Type".to_owned(), kind)], Some(&body))
         }
     };
     let answer = answer.expect("an answer");
@@ -322,7 +329,7 @@ fn a_32_bit_board_counts_beyond_four_gibibytes() {
         (1 << 40, 10, b""),
     ] {
         let got = send(
-            proxy(&peer),
+            peer.proxy(),
             "POST",
             &format!("/api/v0/cat?arg={file}&offset={offset}&length={count}"),
             &[],

@@ -161,9 +161,7 @@ impl Drop for StopAtEnd<'_> {
 #[test]
 fn three_peers_restart_one_by_one_without_a_failed_request() {
     let mut cluster = Cluster::of(3);
-    let address =
-        |p: &Peer| p.url().strip_prefix("http://").and_then(|a| a.parse().ok()).expect("an address");
-    let addresses: Vec<SocketAddr> = cluster.peers.iter().map(address).collect();
+    let addresses: Vec<SocketAddr> = cluster.peers.iter().map(Peer::rest).collect();
     let (book, mut stops, mut handed_over) = (Book::default(), Vec::new(), 0);
     std::thread::scope(|scope| {
         for client in 0..3 * 2 * CLIENTS {

@@ -388,13 +388,6 @@ fn what_listens_beyond_this_machine_asks_for_a_password_or_says_that_it_does_not
     assert!(peer.stop().0.success());
 }
 
-/// The address of the proxy of a peer, `127.0.0.1:port`.
-fn proxy(peer: &Peer) -> SocketAddr {
-    let listen = peer.config()["api"]["ipfsproxy"]["listen_multiaddress"].clone();
-    let text = listen.as_str().or_else(|| listen[0].as_str()).expect("address").to_owned();
-    ([127, 0, 0, 1], text.rsplit('/').next().expect("port").parse().expect("number")).into()
-}
-
 #[test]
 fn the_ipfs_proxy_asks_for_passwords_and_knows_its_names() {
     let tmp = tempfile::tempdir().expect("folder");
@@ -404,7 +397,7 @@ fn the_ipfs_proxy_asks_for_passwords_and_knows_its_names() {
         let lines: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
         let request =
             format!("POST /api/v0/pin/ls HTTP/1.1\r\n{lines}Content-Length: 0\r\nConnection: close\r\n\r\n");
-        let answer = raw(proxy(peer), &request);
+        let answer = raw(peer.proxy(), &request);
         (answer.split(' ').nth(1).unwrap_or("").to_owned(), answer)
     };
     assert_eq!(ask(&peer, &["Host: 127.0.0.1"]).0, "200");
@@ -434,7 +427,7 @@ fn the_ipfs_proxy_asks_for_passwords_and_knows_its_names() {
         assert_eq!(ask(&peer, &[&format!("Host: {host}"), &basic("ann:correct horse")]).0, "200", "{host}");
     }
     if let Some(ipfs) = support::kubo() {
-        let api = format!("/ip4/127.0.0.1/tcp/{}", proxy(&peer).port());
+        let api = format!("/ip4/127.0.0.1/tcp/{}", peer.proxy().port());
         let run = |args: &[&str]| {
             let mut command = Command::new(&ipfs);
             command

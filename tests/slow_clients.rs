@@ -21,10 +21,6 @@ fn one(tmp: &tempfile::TempDir) -> Peer {
     Peer::init(tmp.path().join("p"), "p", SECRET)
 }
 
-fn rest(peer: &Peer) -> SocketAddr {
-    peer.url().trim_start_matches("http://").parse().expect("address")
-}
-
 fn connect(to: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(to).expect("connect");
     stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
@@ -78,7 +74,7 @@ fn each_of_the_four_timeouts_ends_its_kind_of_slowness() {
         api["write_timeout"] = "1s".into();
     });
     peer.start(&["daemon"]);
-    let to = rest(&peer);
+    let to = peer.rest();
     let path = content(&peer, 40);
     let near = |took: Duration, wanted: f64, what: &str| {
         let secs = took.as_secs_f64();
@@ -160,7 +156,7 @@ fn heads_larger_than_the_configuration_allows_are_answered_431() {
     peer.edit(|config| config["api"]["restapi"]["max_header_bytes"] = 8192.into());
     peer.start(&["daemon"]);
     let status = |size: usize| {
-        let mut stream = connect(rest(&peer));
+        let mut stream = connect(peer.rest());
         let head = format!(
             "GET /id HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Big: {}\r\n\r\n",
             "y".repeat(size)
@@ -178,7 +174,7 @@ fn hundreds_of_slow_clients_keep_no_fast_one_out() {
     let mut peer = one(&tmp);
     peer.edit(|config| config["api"]["restapi"]["read_header_timeout"] = "30s".into());
     peer.start(&["daemon"]);
-    let to = rest(&peer);
+    let to = peer.rest();
     let path = content(&peer, 8);
 
     // More heads under way than there are places, each fed a byte now and then.
@@ -250,7 +246,7 @@ fn tls_handshakes_that_never_begin_keep_nobody_out() {
         config["api"]["restapi"]["ssl_key_file"] = "key.pem".into();
     });
     peer.start(&["daemon"]);
-    let to = rest(&peer);
+    let to = peer.rest();
     let mut silent: Vec<TcpStream> = (0..MANY + 100).map(|_| connect(to)).collect();
     for stream in silent.iter_mut().step_by(2) {
         // Half a greeting.

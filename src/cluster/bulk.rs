@@ -185,6 +185,8 @@ impl Cluster {
         }
         self.check_clock(options.expire_at).await?;
         self.factors(&options)?;
+        // A line is left out when its pin is there already: that must not be one whose removal was acknowledged.
+        self.catch_up().await?;
         let mut flights = Flights::default();
         let ended = self.take_all(lines, Arc::new(options), &mut flights).await;
         let landed = flights.land(0).await;

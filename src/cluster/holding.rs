@@ -152,7 +152,12 @@ impl Cluster {
         cid: Cid,
         options: PinOptions,
     ) -> Result<BoxStream<'static, Result<u64>>> {
-        let existing = self.find(&cid)?;
+        let mut existing = self.find(&cid)?;
+        if existing.is_some() {
+            // It may have been removed a moment ago, and then there would be nothing to follow.
+            self.catch_up().await?;
+            existing = self.find(&cid)?;
+        }
         let same = existing
             .as_ref()
             .filter(|p| p.mode == options.mode && (options.name.is_empty() || options.name == p.name));

@@ -4,7 +4,7 @@ use super::Cluster;
 use crate::allocator::{self, Candidate, Request, Weighed};
 use crate::api::types::PinOptions;
 use crate::clock::Timestamp;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::state::{Command, Outcome, Pin, PinMode, PinType, Pins};
 use crate::tracker::Tracker;
 use cid::Cid;
@@ -32,12 +32,32 @@ impl Cluster {
     /// Bad options, not enough peers, a direct pin over a recursive one, no majority.
     pub async fn pin(&self, cid: Cid, options: PinOptions) -> Result<Pin> {
         self.check_clock(options.expire_at).await?;
-        let existing = self.find(&cid)?;
-        let pin = match options.pin_update {
-            Some(source) => self.updated(cid, source, &options).await?,
-            None => self.prepared(cid, &options, existing.as_ref()).await?,
+        let pin = match self.drafted(cid, &options).await {
+            Err(error) if matches!(error.kind(), Kind::Conflict | Kind::NotFound) => {
+                self.catch_up().await?;
+                self.drafted(cid, &options).await?
+            }
+            drafted => drafted?,
         };
         self.commit(pin).await
+    }
+
+    /// Waits until local reads are as fresh as this moment. Before a write is refused, or left out, for what they say:
+    /// what another peer acknowledged a moment ago may still be on its way here.
+    ///
+    /// # Errors
+    /// No majority.
+    pub async fn catch_up(&self) -> Result<()> {
+        self.inner.consensus.read_index().await
+    }
+
+    /// The pin to commit, as far as this peer knows.
+    async fn drafted(&self, cid: Cid, options: &PinOptions) -> Result<Pin> {
+        let existing = self.find(&cid)?;
+        match options.pin_update {
+            Some(source) => self.updated(cid, source, options).await,
+            None => self.prepared(cid, options, existing.as_ref()).await,
+        }
     }
 
     /// A new pin that takes everything from `source` but name and expiry (reference F.1).

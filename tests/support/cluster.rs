@@ -4,6 +4,7 @@ use super::executable::executable;
 use super::wait_for;
 use serde_json::Value;
 use std::fs::File;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -217,9 +218,24 @@ impl Peer {
 
     /// Base URL of its REST API.
     pub fn url(&self) -> String {
-        let listen = self.config()["api"]["restapi"]["http_listen_multiaddress"].clone();
-        let text = listen.as_str().or_else(|| listen[0].as_str()).expect("address").to_string();
-        format!("http://127.0.0.1:{}", text.rsplit('/').next().expect("port"))
+        format!("http://{}", self.rest())
+    }
+
+    /// Where its REST API is.
+    pub fn rest(&self) -> SocketAddr {
+        self.api("restapi", "http_listen_multiaddress")
+    }
+
+    /// Where its IPFS proxy is.
+    pub fn proxy(&self) -> SocketAddr {
+        self.api("ipfsproxy", "listen_multiaddress")
+    }
+
+    fn api(&self, name: &str, key: &str) -> SocketAddr {
+        let listen = self.config()["api"][name][key].clone();
+        let text = listen.as_str().or_else(|| listen[0].as_str()).expect("address").to_owned();
+        let port: u16 = text.rsplit('/').next().expect("port").parse().expect("a number");
+        ([127, 0, 0, 1], port).into()
     }
 
     pub fn id(&self) -> String {
@@ -313,6 +329,28 @@ impl Peer {
     }
 }
 
+/// The voters that a cluster has at most, unless it was told otherwise.
+const MOST_VOTERS: usize = 7;
+
+impl Peer {
+    /// What it says of the consensus.
+    pub fn consensus(&self) -> Value {
+        self.json("GET", "/health/consensus")
+    }
+
+    /// Waits until this peer knows of so many that vote, witnesses among them: before that, the loss of one may be
+    /// the loss of the majority.
+    pub fn wait_voters(&self, n: usize) {
+        wait_for(&format!("{n} voters"), PATIENCE, || {
+            let health = self.consensus();
+            let members = health["members"].as_array().expect("members");
+            // Older ones say it by the role alone.
+            let votes = |m: &&Value| m["role"] == "voter" || m["votes"] == true;
+            (members.iter().filter(votes).count() == n).then_some(()).ok_or_else(|| health.to_string())
+        });
+    }
+}
+
 impl Drop for Peer {
     fn drop(&mut self) {
         if std::thread::panicking() && self.child.is_some() {
@@ -332,7 +370,7 @@ pub struct Cluster {
 pub const SECRET: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
 impl Cluster {
-    /// `n` peers, the first one founding, the others joining one after the other.
+    /// `n` peers, the first one founding, the others joining one after the other; whoever is to vote does.
     pub fn of(n: usize) -> Cluster {
         Cluster::with(n, |_, _| {})
     }
@@ -360,8 +398,11 @@ impl Cluster {
         for peer in &mut cluster.peers[1..] {
             peer.start(&["daemon", "--bootstrap", &bootstrap]);
         }
+        let most = cluster.peers[0].config()["consensus"]["raft"]["max_voters"].as_u64();
+        let voters = n.min(most.map_or(MOST_VOTERS, |most| most as usize));
         for peer in &cluster.peers {
             peer.wait_members(n);
+            peer.wait_voters(voters);
         }
         cluster
     }
@@ -370,13 +411,18 @@ impl Cluster {
         self.folder.path().join(name)
     }
 
-    /// The index of the leader, as the first answering peer knows it.
+    /// The index of the leader: some peer names it, and it says so itself.
     pub fn leader(&self) -> usize {
+        let named_by = |peer: &Peer| -> Option<usize> {
+            let (200, body) = peer.request("GET", "/health/consensus").ok()? else { return None };
+            let health: Value = serde_json::from_str(&body).ok()?;
+            self.peers.iter().position(|p| health["leader"] == p.id().as_str())
+        };
         wait_for("a leader", PATIENCE, || {
             for peer in self.peers.iter().filter(|p| p.child.is_some()) {
-                let Ok((200, body)) = peer.request("GET", "/health/consensus") else { continue };
-                let value: Value = serde_json::from_str(&body).map_err(|e| e.to_string())?;
-                if let Some(i) = self.peers.iter().position(|p| value["leader"] == p.id().as_str()) {
+                // Who has just lost one may still name it.
+                let Some(i) = named_by(peer).filter(|i| self.peers[*i].child.is_some()) else { continue };
+                if named_by(&self.peers[i]) == Some(i) {
                     return Ok(i);
                 }
             }

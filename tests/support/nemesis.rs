@@ -235,8 +235,7 @@ impl Arena {
             std::fs::write(&program, script).expect("a script");
             let mode = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
             std::fs::set_permissions(&program, mode).expect("a mode");
-            let url = peer.url();
-            let address = url.strip_prefix("http://").and_then(|a| a.parse().ok()).expect("an address");
+            let address = peer.rest();
             let porter = arena.boards.as_ref().map(|b| b.porter(n));
             arena.doors.push(Door { address, porter });
             arena.peers.push(peer);

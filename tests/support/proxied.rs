@@ -7,7 +7,6 @@ use crate::kubo_daemon::{executable, KuboDaemon};
 use crate::support::cluster::{Cluster, Peer};
 use serde_json::{json, Value};
 use std::io::Write;
-use std::net::SocketAddr;
 use std::process::{Command, Output, Stdio};
 
 /// Peers, each with a Kubo of its own behind it and behind its proxy.
@@ -52,13 +51,6 @@ pub fn behind(config: &mut Value, nodes: &[String]) {
 pub fn proxy_of(peer: &Peer) -> String {
     let listen = peer.config()["api"]["ipfsproxy"]["listen_multiaddress"].clone();
     listen.as_str().or_else(|| listen[0].as_str()).expect("the proxy's address").to_string()
-}
-
-/// The same as a socket address.
-pub fn proxy_socket(peer: &Peer) -> SocketAddr {
-    let address = proxy_of(peer);
-    let port = address.rsplit('/').next().expect("a port");
-    format!("127.0.0.1:{port}").parse().expect("an address")
 }
 
 /// The `ipfs` command, talking to a peer's proxy.

@@ -68,6 +68,7 @@ impl Proxy {
         let recursive = call.query.flag("recursive", true)?;
         let cids = self.resolved(&paths).await?;
         if !recursive {
+            self.cluster.catch_up().await?;
             for cid in &cids {
                 if self.cluster.allocation(cid).await?.mode == PinMode::Recursive {
                     return Err(Error::conflict(format!("{cid} is pinned recursively")));
@@ -112,16 +113,26 @@ impl Proxy {
 
     /// A recursive pin is not made direct by pinning; said in Kubo's words, by which clients know.
     async fn none_recursive(&self, cids: &[Cid]) -> Result<()> {
+        if self.recursive_one(cids).await?.is_none() {
+            return Ok(());
+        }
+        self.cluster.catch_up().await?;
+        match self.recursive_one(cids).await? {
+            Some(cid) => Err(Error::conflict(format!("pin: {cid} already pinned recursively"))),
+            None => Ok(()),
+        }
+    }
+
+    /// The first of these that is pinned recursively, as far as this peer knows.
+    async fn recursive_one(&self, cids: &[Cid]) -> Result<Option<Cid>> {
         for cid in cids {
             match self.cluster.allocation(cid).await {
-                Ok(pin) if pin.mode == PinMode::Recursive => {
-                    return Err(Error::conflict(format!("pin: {cid} already pinned recursively")));
-                }
+                Ok(pin) if pin.mode == PinMode::Recursive => return Ok(Some(*cid)),
                 Err(error) if error.kind() != Kind::NotFound => return Err(error),
                 _ => {}
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// All at once before anything is done with the first.

@@ -138,7 +138,11 @@ impl Cluster {
         loop {
             let failure = match self.follow_one_leader(job, tell, &mut heard).await {
                 Ok(last) => {
-                    self.catch_up().await;
+                    // Whoever was told that pins have moved finds them moved here too: the last move was committed by
+                    // the leader. That it cannot be asked takes nothing back of what was done.
+                    if let Err(error) = self.catch_up().await {
+                        log::warn!(target: "cluster", "the pins have moved, but this peer may show for a while where they were: {error}");
+                    }
                     return Ok(last);
                 }
                 Err(error) => error,
@@ -152,14 +156,6 @@ impl Cluster {
             }
             log::info!(target: "cluster", "asking the leader again: {failure}");
             runtime::sleep(AGAIN).await;
-        }
-    }
-
-    /// Whoever was told that pins have moved finds them moved here too: the last move was committed by the leader, and
-    /// this peer may not have heard of it yet. That it cannot be asked takes nothing back of what was done.
-    async fn catch_up(&self) {
-        if let Err(error) = self.inner.consensus.read_index().await {
-            log::warn!(target: "cluster", "the pins have moved, but this peer may show for a while where they were: {error}");
         }
     }
 

@@ -4,7 +4,8 @@
 //! waiting. But a process that is killed or crashes closes its connections at once, and each follower sees that. A
 //! follower then *forgets its leader*: it grants pre-votes although the timeout has not passed. The voters that are
 //! left stand as candidates in the order of their Raft ids, witnesses last, a heartbeat apart, so that they do not split
-//! the votes; who comes later steps back when the term has moved on.
+//! the votes; who comes later steps back when the term has moved on. They stand again while nobody leads: a peer that
+//! came back a moment ago may be without a connection to the other one yet, and never hear of the first try.
 //!
 //! It is a hint and no more. A leader that still lives loses nothing by it: its other followers have not forgotten it
 //! and refuse the pre-vote, and its next heartbeat is believed again. A leader whose machine lost its power or its
@@ -19,6 +20,8 @@ use raft::StateRole;
 
 /// Ticks before the first candidate stands: the others need a moment to see that their connections are gone, too.
 const FIRST: u64 = 2;
+/// How often a peer stands; after that the election timeout decides.
+const TRIES: u32 = 5;
 
 /// That this peer is going to stand.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +30,10 @@ pub(super) struct Candidacy {
     term: u64,
     /// When.
     due: u64,
+    /// Ticks until it stands again: each of the others has had its turn by then.
+    round: u64,
+    /// How often it still stands.
+    left: u32,
 }
 
 impl Driver {
@@ -45,9 +52,12 @@ impl Driver {
         let mut order: Vec<(bool, RaftId)> = voters.map(|(id, member)| (member.witness, *id)).collect();
         order.sort_unstable();
         let place = order.iter().position(|(_, id)| *id == us);
+        let ticks = |places: usize| (places * self.settings.heartbeat_ticks) as u64;
         self.candidacy = place.map(|place| Candidacy {
             term,
-            due: self.now + FIRST + (place * self.settings.heartbeat_ticks) as u64,
+            due: self.now + FIRST + ticks(place),
+            round: ticks(order.len()),
+            left: TRIES,
         });
     }
 
@@ -59,7 +69,8 @@ impl Driver {
         if !open || !matches!(role, StateRole::Follower | StateRole::PreCandidate) {
             self.candidacy = None;
         } else if self.now >= candidacy.due {
-            self.candidacy = None;
+            let (due, left) = (self.now + candidacy.round, candidacy.left - 1);
+            self.candidacy = (left > 0).then_some(Candidacy { due, left, ..candidacy });
             // Refused only to who may not lead; then the timeout of those who may decides.
             if let Err(error) = self.node.campaign() {
                 log::debug!(target: LOG, "this peer cannot stand as a candidate: {error}");
