@@ -102,12 +102,19 @@ fn missing<'s>(printed: &str, shows: &'s [String]) -> Option<&'s str> {
     shows.iter().find(|shown| !lines.by_ref().any(|line| looks_like(line, shown))).map(String::as_str)
 }
 
-/// The shell around a block: variables and working directory of the blocks before it.
-fn wrapped(script: &str, captured: &BTreeMap<String, String>) -> String {
+/// The shell around a block: variables and working directory of the blocks before it. Those of one that stays are not for
+/// others: it ends after some of them.
+fn wrapped(script: &str, captured: &BTreeMap<String, String>, stays: bool) -> String {
     let given: String = captured.iter().map(|(k, v)| format!("export {k}='{v}'\n")).collect();
+    let kept = match stays {
+        true => "",
+        false => {
+            "trap 'set +a; export -p | grep -v PWD= > \"$HOME/.guide-env\"; pwd > \"$HOME/.guide-pwd\"' EXIT\n"
+        }
+    };
     format!(
         "{given}if [ -e \"$HOME/.guide-env\" ]; then . \"$HOME/.guide-env\"; cd \"$(cat \"$HOME/.guide-pwd\")\"; fi\n\
-         set -a\ntrap 'set +a; export -p | grep -v PWD= > \"$HOME/.guide-env\"; pwd > \"$HOME/.guide-pwd\"' EXIT\n{script}\n"
+         set -a\n{kept}{script}\n"
     )
 }
 
@@ -130,7 +137,7 @@ fn play(name: &str, count: usize) {
                 running.remove(found.unwrap_or_else(|| panic!("{at}: nothing named {ended} runs")));
             ended.interrupt();
         }
-        let script = wrapped(&block.script, &captured);
+        let script = wrapped(&block.script, &captured, block.says("stays"));
         if block.says("stays") {
             let name = block.value("name").map_or_else(|| at.replace(':', "-"), str::to_string);
             let mut started = boards.start(block.board(), &name, &script);

@@ -12,6 +12,9 @@ use support::cluster::{cid_of, ok, Cluster, Peer, PATIENCE, SECRET};
 use support::fake_kubo::{free_port, FakeKubo, Mood};
 use support::wait_for;
 
+/// Long enough that what a slow machine tells late still counts; told again after half of it.
+const TTL: &str = "4s";
+
 /// A cluster whose peers tell just what the test says.
 fn cluster(n: usize, change: impl Fn(usize, &mut Value)) -> Cluster {
     Cluster::members(n, |i, config| {
@@ -68,7 +71,7 @@ fn a_peer_tells_what_is_configured_and_for_how_long() {
         c["allocator"]["balanced"]["allocate_by"] = json!(["reposize"]);
         c["informer"] = json!({
             "disk": {"metric_ttl": "4s", "metric_type": "reposize"},
-            "numpin": {"metric_ttl": "1s"},
+            "numpin": {"metric_ttl": "3s"},
         });
     });
     wait_metric(&cluster, "reposize", |v| v.len() == 2);
@@ -77,11 +80,11 @@ fn a_peer_tells_what_is_configured_and_for_how_long() {
     assert_eq!(names, json!(["numpin", "ping", "reposize"]));
 
     // Each lives as long as it says: the ping two of its intervals, the others their own TTL.
-    for (name, seconds) in [("ping", 2.0), ("reposize", 4.0), ("numpin", 1.0)] {
+    for (name, seconds) in [("ping", 2.0), ("reposize", 4.0), ("numpin", 3.0)] {
         let metric = cluster.peers[0].json("GET", &format!("/monitor/metrics/{name}"))[0].clone();
         let (expire, received) = (metric["expire"].as_i64(), metric["received_at"].as_i64());
         let life = (expire.expect("expire") - received.expect("received_at")) as f64 / 1e9;
-        assert!((life - seconds).abs() < 0.3, "{name} lives {life} s");
+        assert!((life - seconds).abs() < 0.5, "{name} lives {life} s");
         assert_eq!(metric["valid"], true);
     }
     // And is told anew at half of it, so that it never lapses: in ten seconds no alert.
@@ -113,9 +116,9 @@ fn fewer_pins_are_better_and_so_is_a_smaller_repository_and_a_shorter_queue() {
         c["allocator"]["balanced"]["allocate_by"] = json!(["numpin", "pinqueue"]);
         c["pin_tracker"]["stateless"]["concurrent_pins"] = 1.into();
         c["informer"] = json!({
-            "disk": {"metric_ttl": "1s", "metric_type": "reposize"},
-            "numpin": {"metric_ttl": "1s"},
-            "pinqueue": {"metric_ttl": "1s", "weight_bucket_size": 2},
+            "disk": {"metric_ttl": TTL, "metric_type": "reposize"},
+            "numpin": {"metric_ttl": TTL},
+            "pinqueue": {"metric_ttl": TTL, "weight_bucket_size": 2},
         });
     });
     wait_metric(&cluster, "numpin", |v| v.len() == 3);
@@ -172,7 +175,7 @@ fn copies_are_spread_over_tags_of_two_levels() {
     let cluster = cluster(4, |i, c| {
         let (region, zone, size) = places[i];
         c["allocator"]["balanced"]["allocate_by"] = json!(["tag:region", "tag:zone", "freespace"]);
-        c["informer"]["tags"] = json!({"metric_ttl": "2s", "tags": {"region": region, "zone": zone}});
+        c["informer"]["tags"] = json!({"metric_ttl": TTL, "tags": {"region": region, "zone": zone}});
         c["ipfs_connector"]["embedded"]["storage_max"] = size.into();
     });
     wait_metric(&cluster, "freespace", |v| v.len() == 4);
