@@ -1,17 +1,21 @@
 #!/usr/bin/env python3
 """How a cluster grows: more pins, and more peers.
 
-usage: benches/growth.py [--pins 10000,100000,1000000] [--peers 3,7,20,50] [--peers-pins 10000] [--huge]
+usage: benches/growth.py [--pins 10000,100000,1000000] [--peers 3,7,20,50] [--peers-pins 10000] [--huge] [--election 400]
 Every peer is a real process on loopback, the mock IPFS daemon behind all of them; peers beyond the seventh are learners.
 The first table grows the pins of three peers (--huge: 10,000,000 as well), the second the peers, each with --peers-pins
 pins. All share this machine's cores, so that the second table shows what one machine can carry rather than what
 so many machines would: commit latency there has the work of all peers in it.
 Columns: import in one request; memory of a follower that only follows; p50 and p99 of 200 further commits, one after
 the other; a global status through the command line (with many peers each row names them all); restart of a peer to
-ready; a fresh peer from its start to having everything by snapshot.
+ready; a fresh peer from its start to having everything by snapshot. --election: consensus.raft.election_timeout in ms, the
+heartbeat being a fourth of it; dozens of processes on a few cores need more than the usual 400.
 """
 import argparse, json, os, signal, statistics, tempfile, time
 import fleet, pins as many
+
+# Of elections, in ms.
+election = 400
 
 
 def one(peers, count, out):
@@ -43,16 +47,22 @@ def one(peers, count, out):
 
 def calm(config, i):
     # Pings as often as `pinfold init` has them; the timing of elections, too, which the compatible file lacks.
-    config["consensus"]["raft"].update(heartbeat_timeout="100ms", election_timeout="400ms", leader_lease_timeout="100ms")
+    beat = f"{election // 4}ms"
+    config["consensus"]["raft"].update(
+        heartbeat_timeout=beat, election_timeout=f"{election}ms", leader_lease_timeout=beat
+    )
 
 
 def main():
+    global election
     a = argparse.ArgumentParser()
     a.add_argument("--pins", default="10000,100000,1000000")
     a.add_argument("--peers", default="3,7,20,50")
     a.add_argument("--peers-pins", type=int, default=10_000)
     a.add_argument("--huge", action="store_true")
+    a.add_argument("--election", type=int, default=election)
     a = a.parse_args()
+    election = a.election
     numbers = lambda text: [int(n) for n in text.split(",") if n]
     head = "| peers | pins | import | all pinned after | RSS | anonymous | commit p50 / p99 | global status | restart after kill -9 | fresh peer |\n|---|---|---|---|---|---|---|---|---|---|"
     print(head, flush=True)
