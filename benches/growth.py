@@ -14,12 +14,9 @@ heartbeat being a fourth of it; dozens of processes on a few cores need more tha
 import argparse, json, os, signal, statistics, tempfile, time
 import fleet, pins as many
 
-# Of elections, in ms.
-election = 400
 
-
-def one(peers, count, out):
-    with fleet.Fleet(peers, change=calm) as f:
+def one(peers, count, election, out):
+    with fleet.Fleet(peers, change=lambda config, i: calm(config, election)) as f:
         f.settle()
         time.sleep(2)
         leader = f.leader(0)
@@ -45,7 +42,7 @@ def one(peers, count, out):
         print(out[-1], flush=True)
 
 
-def calm(config, i):
+def calm(config, election):
     # Pings as often as `pinfold init` has them; the timing of elections, too, which the compatible file lacks.
     beat = f"{election // 4}ms"
     config["consensus"]["raft"].update(
@@ -54,23 +51,21 @@ def calm(config, i):
 
 
 def main():
-    global election
     a = argparse.ArgumentParser()
     a.add_argument("--pins", default="10000,100000,1000000")
     a.add_argument("--peers", default="3,7,20,50")
     a.add_argument("--peers-pins", type=int, default=10_000)
     a.add_argument("--huge", action="store_true")
-    a.add_argument("--election", type=int, default=election)
+    a.add_argument("--election", type=int, default=400)
     a = a.parse_args()
-    election = a.election
     numbers = lambda text: [int(n) for n in text.split(",") if n]
     head = "| peers | pins | import | all pinned after | RSS | anonymous | commit p50 / p99 | global status | restart after kill -9 | fresh peer |\n|---|---|---|---|---|---|---|---|---|---|"
     print(head, flush=True)
     out = []
     for count in numbers(a.pins) + ([10_000_000] if a.huge else []):
-        one(3, count, out)
+        one(3, count, a.election, out)
     for peers in numbers(a.peers):
-        one(peers, a.peers_pins, out)
+        one(peers, a.peers_pins, a.election, out)
     print("\n" + head + "\n" + "\n".join(out))
 
 

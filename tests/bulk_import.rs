@@ -60,12 +60,12 @@ fn tens_of_thousands_of_pins_in_one_request_reach_every_peer() {
     assert_eq!((&pin["name"], &pin["metadata"]["from"]), (&json!("bulk"), &json!("list")));
     assert_eq!(pin["allocations"].as_array().expect("allocations").len(), 2);
     // A thousand pins are one entry of the log.
-    let health = cluster.peers[0].json("GET", "/health/consensus");
+    let health = cluster.peers[0].consensus();
     assert!(health["applied"].as_u64().expect("applied") < PINS / 100, "{health}");
     // Sent again it changes nothing, and writes nothing.
     let again = import(&cluster.peers[0], "?name=bulk&meta-from=list&replication=2", &list(0..PINS));
     assert_eq!(counts(&again), (PINS, 0, 0, PINS, 0), "{again}");
-    assert_eq!(cluster.peers[0].json("GET", "/health/consensus")["applied"], health["applied"]);
+    assert_eq!(cluster.peers[0].consensus()["applied"], health["applied"]);
 }
 
 #[test]

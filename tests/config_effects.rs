@@ -33,7 +33,7 @@ fn refusal_after(wait_for_leader: &str, network: &str) -> Duration {
     cluster.peers[1].kill();
     let left = &cluster.peers[0];
     wait_for("the loss to be noticed", PATIENCE, || {
-        let health = left.json("GET", "/health/consensus");
+        let health = left.consensus();
         if health["leader"].as_str().is_none_or(str::is_empty) {
             Ok(())
         } else {
@@ -69,7 +69,7 @@ fn leaderless(heartbeat: &str, election: &str) -> Duration {
     let started = Instant::now();
     let other = &cluster.peers[(dead + 1) % 3];
     wait_for("another leader", PATIENCE, || {
-        let health = other.json("GET", "/health/consensus");
+        let health = other.consensus();
         match health["leader"].as_str() {
             Some(leader) if !leader.is_empty() && leader != dead_id => Ok(()),
             _ => Err(health.to_string()),

@@ -139,7 +139,7 @@ fn the_copy_of_a_dead_peer_is_made_elsewhere_and_its_return_changes_nothing() {
     cluster.peers[dead].start(&["daemon"]);
     wait_status_at(&cluster.peers[dead], &cid, "remote");
     wait_status_at(&cluster.peers[dead], &enough, "pinned");
-    let committed = || cluster.peers[leader].json("GET", "/health/consensus")["committed"].clone();
+    let committed = || cluster.peers[leader].consensus()["committed"].clone();
     let quiet = committed();
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(holders(&cluster, leader, &cid), now, "nothing goes back");

@@ -37,10 +37,7 @@ impl Set {
     }
 
     fn same_cluster(&self, n: usize) {
-        let ids: Vec<Value> = self.peers[..n]
-            .iter()
-            .map(|p| p.json("GET", "/health/consensus")["cluster_id"].clone())
-            .collect();
+        let ids: Vec<Value> = self.peers[..n].iter().map(|p| p.consensus()["cluster_id"].clone()).collect();
         assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
         self.peers[..n].iter().for_each(|p| p.wait_members(n));
     }

@@ -220,7 +220,7 @@ fn holders_of_another_cluster_do_not_leave_the_pins_unheld() {
     ok(import(&peer, line.as_bytes(), &["--reallocate"]));
     peer.start(&["daemon"]);
     assert_eq!(peer.pinned_cids(), [cid]);
-    assert_eq!(peer.json("GET", "/health/consensus")["cluster_version"], pinfold::state::version::SPOKEN);
+    assert_eq!(peer.consensus()["cluster_version"], pinfold::state::version::SPOKEN);
 }
 
 /// The whole way back: a cluster is stopped, one peer imports, the others join it anew.

@@ -19,7 +19,7 @@ const CROWD: usize = 20;
 const CROWD_LIMIT: Duration = Duration::from_secs(45);
 
 fn health(peer: &Peer) -> Value {
-    peer.json("GET", "/health/consensus")
+    peer.consensus()
 }
 
 fn voters(peer: &Peer) -> usize {
@@ -403,7 +403,7 @@ fn a_peer_whose_clock_is_a_year_off_does_its_work_and_expires_nothing_wrongly() 
             cluster.peers[leader].signal("STOP");
             let before = cluster.peers[leader].id();
             let next = wait_for("another leader", PATIENCE, || {
-                let health = cluster.peers[odd].json("GET", "/health/consensus");
+                let health = cluster.peers[odd].consensus();
                 let next = health["leader"].as_str().filter(|id| !id.is_empty() && *id != before);
                 next.map(str::to_string).ok_or_else(|| health.to_string())
             });

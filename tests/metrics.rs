@@ -84,7 +84,7 @@ fn a_peer_tells_what_is_configured_and_for_how_long() {
         let metric = cluster.peers[0].json("GET", &format!("/monitor/metrics/{name}"))[0].clone();
         let (expire, received) = (metric["expire"].as_i64(), metric["received_at"].as_i64());
         let life = (expire.expect("expire") - received.expect("received_at")) as f64 / 1e9;
-        assert!((life - seconds).abs() < 0.5, "{name} lives {life} s");
+        assert!((life - seconds).abs() < 0.3, "{name} lives {life} s");
         assert_eq!(metric["valid"], true);
     }
     // And is told anew at half of it, so that it never lapses: in ten seconds no alert.

@@ -17,7 +17,7 @@ fn said(output: &Output) -> String {
 }
 
 fn health(peer: &Peer) -> Value {
-    peer.json("GET", "/health/consensus")
+    peer.consensus()
 }
 
 /// Puts a file into the cluster through this peer, pinned everywhere; its CID.

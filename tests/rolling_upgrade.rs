@@ -106,7 +106,7 @@ impl Writer {
 }
 
 fn health(peer: &Peer) -> Value {
-    peer.json("GET", "/health/consensus")
+    peer.consensus()
 }
 
 /// Waits until the cluster speaks this build's version everywhere, and every member has told what it runs.

@@ -73,7 +73,7 @@ fn older_data_is_refused_with_the_command_and_the_command_works() {
     // It runs: alone of three it has no majority, but it knows what it knew.
     peer.start(&["daemon"]);
     assert_eq!(peer.lines("/allocations").len(), 9);
-    let health = peer.json("GET", "/health/consensus");
+    let health = peer.consensus();
     assert_eq!(health["cluster_version"], 1, "{health}");
     let names: Vec<&str> = health["members"]
         .as_array()
@@ -112,7 +112,7 @@ fn a_folder_without_data_has_nothing_to_upgrade() {
     peer.start(&["daemon"]);
     peer.json("POST", &format!("/pins/{}", cid_of(1)));
     assert_eq!(
-        peer.json("GET", "/health/consensus")["cluster_version"],
+        peer.consensus()["cluster_version"],
         pinfold::state::version::SPOKEN,
         "a new cluster starts with what it can"
     );
@@ -237,7 +237,7 @@ fn the_version_of_a_dead_peer_is_told() {
     let mut cluster = support::cluster::Cluster::of(2);
     let dead = cluster.peers[1].id();
     let version = |peer: &Peer| -> Value {
-        let health = peer.json("GET", "/health/consensus");
+        let health = peer.consensus();
         let members = health["members"].as_array().cloned().unwrap_or_default();
         members.into_iter().find(|m| m["peer"] == dead.as_str()).map_or(Value::Null, |m| m["version"].clone())
     };

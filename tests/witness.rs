@@ -39,21 +39,10 @@ fn home() -> Cluster {
     witness.start(&["join", token.trim(), "--witness"]);
     cluster.peers.push(witness);
     cluster.peers.iter().for_each(|p| p.wait_members(3));
-    wait_for("three voters", PATIENCE, || match votes(&cluster.peers[0]) {
-        3 => Ok(()),
-        n => Err(n.to_string()),
-    });
+    cluster.peers[0].wait_voters(3);
     // Whoever allocates must know of both boards.
     cluster.peers.iter().for_each(|p| p.wait_candidates(2));
     cluster
-}
-
-fn health(peer: &Peer) -> Value {
-    peer.json("GET", "/health/consensus")
-}
-
-fn votes(peer: &Peer) -> usize {
-    health(peer)["members"].as_array().map_or(0, |m| m.iter().filter(|m| m["votes"] == true).count())
 }
 
 fn words(output: &Output) -> String {
@@ -99,7 +88,7 @@ fn status(peer: &Peer, cid: &str) -> std::collections::BTreeMap<String, String> 
 /// Waits until a member has this role, as `at` sees it.
 fn wait_role(at: &Peer, id: &str, wanted: &str) {
     wait_for(&format!("the role {wanted}"), PATIENCE, || {
-        let members = health(at)["members"].as_array().expect("members").clone();
+        let members = at.consensus()["members"].as_array().expect("members").clone();
         let is = members.iter().any(|m| m["peer"] == id && m["role"] == wanted);
         is.then_some(()).ok_or_else(|| format!("{members:?}"))
     });
@@ -171,7 +160,7 @@ fn a_witness_holds_nothing_and_is_asked_for_nothing() {
     // It is one for everybody, by every way of asking.
     for peer in &home.peers {
         wait_for("the role", PATIENCE, || {
-            let health = health(peer);
+            let health = peer.consensus();
             let members = health["members"].as_array().expect("members").clone();
             let of = |id: &str| members.iter().find(|m| m["peer"] == id).expect("a member").clone();
             let (w, p) = (of(&witness.id()), of(&home.peers[0].id()));
@@ -349,7 +338,7 @@ fn a_witness_alone_founds_nothing_and_a_founding_set_may_have_one() {
     peers.iter_mut().for_each(|p| p.spawn(&["daemon"]));
     peers.iter_mut().for_each(Peer::wait_ready);
     wait_for("the role", PATIENCE, || {
-        let health = health(&peers[0]);
+        let health = peers[0].consensus();
         let members = health["members"].as_array().expect("members");
         let is =
             members.iter().any(|m| m["peername"] == "p1" && m["role"] == "witness" && m["votes"] == true);

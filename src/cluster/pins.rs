@@ -53,10 +53,9 @@ impl Cluster {
 
     /// The pin to commit, as far as this peer knows.
     async fn drafted(&self, cid: Cid, options: &PinOptions) -> Result<Pin> {
-        let existing = self.find(&cid)?;
         match options.pin_update {
             Some(source) => self.updated(cid, source, options).await,
-            None => self.prepared(cid, options, existing.as_ref()).await,
+            None => self.prepared(cid, options).await,
         }
     }
 
@@ -78,14 +77,15 @@ impl Cluster {
     }
 
     /// A pin with defaults filled in, checked, and allocated.
-    async fn prepared(&self, cid: Cid, options: &PinOptions, existing: Option<&Pin>) -> Result<Pin> {
+    async fn prepared(&self, cid: Cid, options: &PinOptions) -> Result<Pin> {
+        let existing = self.find(&cid)?;
         let mut pin = self.described(cid, options)?;
-        if existing.is_some_and(|e| e.mode == PinMode::Recursive && pin.mode == PinMode::Direct) {
+        if existing.as_ref().is_some_and(|e| e.mode == PinMode::Recursive && pin.mode == PinMode::Direct) {
             return Err(Error::conflict(
                 "cannot repin a CID which is already pinned in recursive mode (new pin is pinned as direct). Unpin it first.",
             ));
         }
-        let current = match existing {
+        let current = match &existing {
             Some(existing) => self.holders_to_keep(existing, pin.replication_max).await,
             None => Vec::new(),
         };

@@ -327,12 +327,7 @@ impl Peer {
             }
         });
     }
-}
 
-/// The voters that a cluster has at most, unless it was told otherwise.
-const MOST_VOTERS: usize = 7;
-
-impl Peer {
     /// What it says of the consensus.
     pub fn consensus(&self) -> Value {
         self.json("GET", "/health/consensus")
@@ -368,6 +363,9 @@ pub struct Cluster {
 
 /// A secret for tests.
 pub const SECRET: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+/// The voters that a cluster has at most, unless it was told otherwise.
+const MOST_VOTERS: usize = 7;
 
 impl Cluster {
     /// `n` peers, the first one founding, the others joining one after the other; whoever is to vote does.

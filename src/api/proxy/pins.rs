@@ -113,26 +113,17 @@ impl Proxy {
 
     /// A recursive pin is not made direct by pinning; said in Kubo's words, by which clients know.
     async fn none_recursive(&self, cids: &[Cid]) -> Result<()> {
-        if self.recursive_one(cids).await?.is_none() {
-            return Ok(());
-        }
         self.cluster.catch_up().await?;
-        match self.recursive_one(cids).await? {
-            Some(cid) => Err(Error::conflict(format!("pin: {cid} already pinned recursively"))),
-            None => Ok(()),
-        }
-    }
-
-    /// The first of these that is pinned recursively, as far as this peer knows.
-    async fn recursive_one(&self, cids: &[Cid]) -> Result<Option<Cid>> {
         for cid in cids {
             match self.cluster.allocation(cid).await {
-                Ok(pin) if pin.mode == PinMode::Recursive => return Ok(Some(*cid)),
+                Ok(pin) if pin.mode == PinMode::Recursive => {
+                    return Err(Error::conflict(format!("pin: {cid} already pinned recursively")));
+                }
                 Err(error) if error.kind() != Kind::NotFound => return Err(error),
                 _ => {}
             }
         }
-        Ok(None)
+        Ok(())
     }
 
     /// All at once before anything is done with the first.
