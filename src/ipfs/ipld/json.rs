@@ -214,6 +214,7 @@ impl Reader<'_> {
 /// JSON's grammar of a number, of which Rust's parsers take more.
 fn well_formed(text: &str) -> bool {
     let digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
+    let led_by_zero = |t: &str| t.len() > 1 && t.starts_with('0');
     let text = text.strip_prefix('-').unwrap_or(text);
     let (number, exponent) = match text.find(['e', 'E']) {
         Some(at) => (&text[..at], Some(text[at + 1..].trim_start_matches(['+', '-']))),
@@ -223,7 +224,7 @@ fn well_formed(text: &str) -> bool {
         Some((whole, fraction)) => (whole, Some(fraction)),
         None => (number, None),
     };
-    digits(whole) && fraction.is_none_or(digits) && exponent.is_none_or(digits)
+    digits(whole) && !led_by_zero(whole) && fraction.is_none_or(digits) && exponent.is_none_or(digits)
 }
 
 /// A map that stands for a link or for bytes becomes one.
@@ -319,7 +320,8 @@ fn write_text(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// A float as Go's JSON writes it: plain while it is short, with an exponent beyond.
+/// A float as Go's JSON writes it: plain while it is short, with an exponent beyond. A whole one has no point, so that it
+/// is read as an integer: minus zero as zero, and from 2^63 on not at all. Kubo's blocks are the same, and its CIDs.
 pub fn float_text(f: f64) -> String {
     let size = f.abs();
     if size != 0.0 && !(1e-6..1e21).contains(&size) {

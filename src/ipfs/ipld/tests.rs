@@ -82,6 +82,24 @@ fn wrong_json_is_refused_in_kubo_s_words() {
     {
         put_json(text).expect_err(text);
     }
+    for text in ["[01]", "-01", "00.5", "-00e3", "01e1"] {
+        put_json(text).expect_err(text);
+    }
+}
+
+#[test]
+fn minus_zero_is_written_as_kubo_writes_it_and_read_as_zero() {
+    for text in ["-0.0", "-0e0", "-0E00000033"] {
+        let value = decode(DAG_JSON, &Bytes::copy_from_slice(text.as_bytes())).expect(text);
+        let block = Bytes::from(encode(DAG_JSON, &value).expect(text));
+        assert_eq!(
+            cid_of(1, DAG_JSON, &block).to_string(),
+            "baguqeera5v47e3id6qjl3y63ebtadjuy4c5ukg7kty6meuujmnvmc7vhjmfa",
+            "{text}"
+        );
+        assert_eq!(decode(DAG_JSON, &block).expect(text), Value::Int(0), "{text}");
+    }
+    assert_eq!(back("-0"), "0");
 }
 
 #[test]

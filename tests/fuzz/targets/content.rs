@@ -245,7 +245,9 @@ pub(super) fn ipld(data: &[u8]) {
         Err(error) if codec == DAG_JSON && error.message().contains("ParseInt") => return,
         Err(error) => panic!("read again: {error:?}"),
     };
-    assert_eq!(ipld::encode(codec, &again).expect("written again"), bytes, "one value has one form");
+    let settled = if codec == DAG_JSON { without_minus_zero(&value) } else { value.clone() };
+    let form = ipld::encode(codec, &settled).expect("written again");
+    assert_eq!(ipld::encode(codec, &again).expect("written again"), form, "one value has one form");
     let links = unixfs::links_of(&cid, &block).expect("what can be read can be followed");
     assert_eq!(links, value.links(), "a pin follows other links than there are");
     for other in [DAG_CBOR, DAG_JSON] {
@@ -255,6 +257,18 @@ pub(super) fn ipld(data: &[u8]) {
         }
     }
     walk(&value, 0);
+}
+
+/// As dag-json reads again what it has written: Kubo's, too, writes the float -0.0 as `-0`, which is the integer 0.
+fn without_minus_zero(value: &Value) -> Value {
+    match value {
+        Value::Float(f) if *f == 0.0 => Value::Int(0),
+        Value::List(items) => Value::List(items.iter().map(without_minus_zero).collect()),
+        Value::Map(entries) => Value::Map(
+            entries.iter().map(|(name, value)| (name.clone(), without_minus_zero(value))).collect(),
+        ),
+        value => value.clone(),
+    }
 }
 
 fn sorted(mut links: Vec<Cid>) -> Vec<Cid> {
