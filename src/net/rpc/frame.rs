@@ -118,9 +118,11 @@ struct Body {
 /// One stream with its buffers.
 pub(super) struct Channel {
     wire: Wire,
-    /// Bytes read and not yet used, from `at` on.
+    /// Bytes read and not yet used, from `at` to `filled`; behind them is room, made once and not for every read, since
+    /// most reads find nothing.
     input: Vec<u8>,
     at: usize,
+    filled: usize,
     body: Option<Body>,
     /// The stream has ended.
     gone: bool,
@@ -139,6 +141,7 @@ impl Channel {
             wire,
             input: Vec::new(),
             at: 0,
+            filled: 0,
             body: None,
             gone: false,
             reader: None,
@@ -249,7 +252,7 @@ impl Channel {
     /// Reads the method's name.
     pub(super) fn poll_method(&mut self, cx: &mut Context<'_>) -> Poll<Result<String, WireError>> {
         loop {
-            if let Some((&length, rest)) = self.input[self.at..].split_first() {
+            if let Some((&length, rest)) = self.unread().split_first() {
                 let length = usize::from(length);
                 if length == 0 || length > METHOD_MAX {
                     let reason = format!("the method name has {length} bytes, not 1 to {METHOD_MAX}");
@@ -275,7 +278,7 @@ impl Channel {
                 let Some(body) = self.body.take() else { continue };
                 return Poll::Ready(frame(body));
             }
-            if let Some(header) = self.input.get(self.at..self.at + HEADER) {
+            if let Some(header) = self.unread().get(..HEADER) {
                 let length = u32::from_be_bytes([header[0], header[1], header[2], header[3]]) as usize;
                 let kind = header[4];
                 if kind > END_ERROR {
@@ -302,7 +305,7 @@ impl Channel {
                 return Poll::Ready(());
             }
             // While a body arrives, its reader is waiting and notices the end by itself.
-            if self.body.is_some() || self.input.len() - self.at >= READ_AHEAD {
+            if self.body.is_some() || self.unread().len() >= READ_AHEAD {
                 return Poll::Pending;
             }
             match self.poll_input(cx) {
@@ -329,25 +332,31 @@ impl Channel {
         polled
     }
 
+    fn unread(&self) -> &[u8] {
+        &self.input[self.at..self.filled]
+    }
+
     /// Reads some input into the buffer.
     fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
-        if self.at == self.input.len() {
-            self.input.clear();
-            self.at = 0;
-        } else if self.at >= READ_BUFFER {
-            self.input.drain(..self.at);
+        if self.at == self.filled || self.at >= READ_BUFFER {
+            self.input.copy_within(self.at..self.filled, 0);
+            self.filled -= self.at;
             self.at = 0;
         }
-        let old = self.input.len();
-        self.input.resize(old + READ_BUFFER, 0);
-        let polled = self.wire.poll_read(cx, &mut self.input[old..]);
-        let n = if let Poll::Ready(Ok(n)) = &polled { *n } else { 0 };
-        self.input.truncate(old + n);
-        if ready!(polled)? == 0 {
-            self.gone = true;
-            return Poll::Ready(Err(WireError::Gone));
+        let end = self.filled + READ_BUFFER;
+        if self.input.len() < end {
+            self.input.resize(end, 0);
         }
-        Poll::Ready(Ok(()))
+        match ready!(self.wire.poll_read(cx, &mut self.input[self.filled..end]))? {
+            0 => {
+                self.gone = true;
+                Poll::Ready(Err(WireError::Gone))
+            }
+            n => {
+                self.filled += n;
+                Poll::Ready(Ok(()))
+            }
+        }
     }
 
     /// Fills the body that is arriving.
@@ -359,7 +368,7 @@ impl Channel {
                 body.bytes.resize(size, 0);
             }
             let room = &mut body.bytes[body.filled..];
-            let buffered = &self.input[self.at..];
+            let buffered = &self.input[self.at..self.filled];
             if !buffered.is_empty() {
                 let n = buffered.len().min(room.len());
                 room[..n].copy_from_slice(&buffered[..n]);
