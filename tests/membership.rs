@@ -18,12 +18,8 @@ const CROWD: usize = 20;
 /// All of them must be in within this.
 const CROWD_LIMIT: Duration = Duration::from_secs(45);
 
-fn health(peer: &Peer) -> Value {
-    peer.consensus()
-}
-
 fn voters(peer: &Peer) -> usize {
-    health(peer)["members"].as_array().map_or(0, |m| m.iter().filter(|m| m["role"] == "voter").count())
+    peer.consensus()["members"].as_array().map_or(0, |m| m.iter().filter(|m| m["role"] == "voter").count())
 }
 
 fn cluster_peers(peer: &Peer) -> BTreeSet<String> {
@@ -97,10 +93,7 @@ fn twenty_peers_join_one_at_the_same_instant() {
     let took = started.elapsed();
     eprintln!("joined: {CROWD} peers in {took:?}");
     assert!(took < CROWD_LIMIT, "{took:?}");
-    wait_for("seven voters", PATIENCE, || match voters(&cluster.peers[0]) {
-        7 => Ok(()),
-        n => Err(n.to_string()),
-    });
+    cluster.peers[0].wait_voters(7);
     wait_pins(&cluster.peers[CROWD], &[1]);
     wait_write(&cluster.peers[CROWD], 2);
     assert_eq!(voters(&cluster.peers[3]), 7, "no more than seven, ever");
@@ -138,10 +131,7 @@ fn a_peer_with_data_of_another_cluster_is_refused_and_keeps_it() {
     own.wait_members(2);
     let mut cluster = cluster;
     let id = cluster.peers[0].id();
-    wait_for("two voters", PATIENCE, || match voters(&own) {
-        2 => Ok(()),
-        n => Err(n.to_string()),
-    });
+    own.wait_voters(2);
     ok(own.ctl(&["peers", "rm", &id]));
     cluster.peers[0].wait_end();
     ok(cluster.peers[0].ctl(&["state", "cleanup", "-f"]));
@@ -150,7 +140,7 @@ fn a_peer_with_data_of_another_cluster_is_refused_and_keeps_it() {
     own.stop();
     own.start(&["daemon"]);
     own.wait_members(1);
-    assert_ne!(health(&own)["cluster_id"], health(&cluster.peers[0])["cluster_id"]);
+    assert_ne!(own.consensus()["cluster_id"], cluster.peers[0].consensus()["cluster_id"]);
 }
 
 #[test]
@@ -200,10 +190,7 @@ fn a_wiped_peer_finds_home_by_its_peerstore_and_founds_nothing_beside_it() {
     cluster.peers[wiped].start(&["daemon"]);
     cluster.peers[wiped].wait_members(3);
     wait_pins(&cluster.peers[wiped], &[1]);
-    wait_for("three voters", PATIENCE, || match voters(&cluster.peers[0]) {
-        3 => Ok(()),
-        n => Err(n.to_string()),
-    });
+    cluster.peers[0].wait_voters(3);
     // Nobody is there: no second cluster, but a sentence.
     cluster.peers.iter_mut().for_each(Peer::kill);
     std::fs::remove_dir_all(cluster.peers[wiped].folder.join("raft")).expect("wiped");
@@ -265,10 +252,7 @@ fn a_peer_that_was_away_while_all_whom_it_knew_were_replaced_catches_up() {
         peer.start(&["daemon", "--bootstrap", &bootstrap]);
         cluster.peers.push(peer);
     }
-    wait_for("five voters", PATIENCE, || match voters(&cluster.peers[3]) {
-        5 => Ok(()),
-        n => Err(n.to_string()),
-    });
+    cluster.peers[3].wait_voters(5);
     wait_write(&cluster.peers[3], 2);
     // … and both that the sleeper knew go.
     for old in [0, 1] {
@@ -352,7 +336,7 @@ fn multicast_discovery_does_not_merge_clusters() {
         peer.wait_members(1);
         assert_eq!(peer.lines("/peers").len(), 1);
     }
-    assert_ne!(health(&peers[0])["cluster_id"], health(&peers[1])["cluster_id"]);
+    assert_ne!(peers[0].consensus()["cluster_id"], peers[1].consensus()["cluster_id"]);
 }
 
 #[test]

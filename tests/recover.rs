@@ -16,10 +16,6 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-fn health(peer: &Peer) -> Value {
-    peer.consensus()
-}
-
 /// Puts a file into the cluster through this peer, pinned everywhere; its CID.
 fn add(peer: &Peer, text: &str) -> String {
     let file = peer.folder.with_extension("upload");
@@ -112,7 +108,7 @@ fn two_of_three_are_lost_and_the_third_goes_on_with_everything() {
     assert_eq!(std::fs::read(left.folder.join("raft.before-recover.0/log/data.mdb")).expect("log"), before);
 
     left.start(&["daemon"]);
-    assert_eq!(health(&left)["members"].as_array().map(Vec::len), Some(1));
+    assert_eq!(left.consensus()["members"].as_array().map(Vec::len), Some(1));
     wait_pins(&left, &pins);
     assert_eq!(ok(left.ctl(&["cat", &pins[0]])), "file 0", "the content is still here");
     pins.push(add(&left, "after the loss"));
@@ -157,7 +153,7 @@ fn old_boards_that_come_back_together_join_the_new_cluster_with_what_they_have()
     }
     ok(cluster.peers[2].ctl(&["state", "recover", "--yes"]));
     cluster.peers[2].start(&["daemon"]);
-    let into = health(&cluster.peers[2])["cluster_id"].clone();
+    let into = cluster.peers[2].consensus()["cluster_id"].clone();
     let kept: Vec<_> = (0..2).map(|n| blocks(&cluster.peers[n])).collect();
 
     // Together they are a majority of the old cluster. They meet the new one, and end, with their data put aside.
@@ -173,7 +169,7 @@ fn old_boards_that_come_back_together_join_the_new_cluster_with_what_they_have()
     }
     cluster.peers[2].wait_members(3);
     for n in 0..3 {
-        assert_eq!(health(&cluster.peers[n])["cluster_id"], into);
+        assert_eq!(cluster.peers[n].consensus()["cluster_id"], into);
         wait_pins(&cluster.peers[n], &pins);
         for pin in &pins {
             cluster.peers[n].wait_status(pin, "pinned", 3);

@@ -105,15 +105,11 @@ impl Writer {
     }
 }
 
-fn health(peer: &Peer) -> Value {
-    peer.consensus()
-}
-
 /// Waits until the cluster speaks this build's version everywhere, and every member has told what it runs.
 fn wait_raised(peers: &[Peer]) {
     for peer in peers {
         wait_for("this build's cluster version, and everybody's version in it", PATIENCE, || {
-            let health = health(peer);
+            let health = peer.consensus();
             let members = health["members"].as_array().cloned().unwrap_or_default();
             let told =
                 members.len() == peers.len() && members.iter().all(|m| m["version"] == pinfold::VERSION);
@@ -192,7 +188,7 @@ fn three_peers_are_upgraded_one_by_one_under_load() {
     peers[2].wait_status(&single, "pinned", 1);
     let writer = Writer::start(peers.iter().map(Peer::url).collect(), 0);
     let leader = wait_for("a leader", PATIENCE, || {
-        let leader = health(&peers[0])["leader"].clone();
+        let leader = peers[0].consensus()["leader"].clone();
         peers.iter().position(|p| leader == p.id().as_str()).ok_or_else(|| leader.to_string())
     });
     // The leader last, as the guide says; it hands over when it stops, so that any order would do.
@@ -231,7 +227,7 @@ fn three_peers_are_upgraded_one_by_one_under_load() {
                 std::fs::write(&file, format!("file {n} of turn {turn}")).expect("file");
                 every_call(peer, 3, &known, &file);
             }
-            assert_eq!(health(&peers[n])["cluster_version"], 1, "one peer is still old");
+            assert_eq!(peers[n].consensus()["cluster_version"], 1, "one peer is still old");
             let early = peers[n].ctl(&["drain", &holder]);
             assert!(!early.status.success(), "{}", said(&early));
             // Refused by the version, or by an old peer that has to take part.
@@ -319,7 +315,7 @@ fn old_and_new_peers_join_each_other_and_keep_the_same_state() {
             peer.json("POST", &format!("/pins/{}?name=z", cid_of(100 + n as u64)));
         }
     }
-    assert_eq!(health(&peers[1])["cluster_version"], 1);
+    assert_eq!(peers[1].consensus()["cluster_version"], 1);
     let everything = peers[0].pinned_cids();
     for peer in &mut peers {
         assert_eq!(peer.request("GET", "/id?consistency=strong").expect("answer").0, 200);

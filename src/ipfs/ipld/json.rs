@@ -214,7 +214,6 @@ impl Reader<'_> {
 /// JSON's grammar of a number, of which Rust's parsers take more.
 fn well_formed(text: &str) -> bool {
     let digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
-    let led_by_zero = |t: &str| t.len() > 1 && t.starts_with('0');
     let text = text.strip_prefix('-').unwrap_or(text);
     let (number, exponent) = match text.find(['e', 'E']) {
         Some(at) => (&text[..at], Some(text[at + 1..].trim_start_matches(['+', '-']))),
@@ -224,7 +223,8 @@ fn well_formed(text: &str) -> bool {
         Some((whole, fraction)) => (whole, Some(fraction)),
         None => (number, None),
     };
-    digits(whole) && !led_by_zero(whole) && fraction.is_none_or(digits) && exponent.is_none_or(digits)
+    let needless_zero = whole.len() > 1 && whole.starts_with('0');
+    digits(whole) && !needless_zero && fraction.is_none_or(digits) && exponent.is_none_or(digits)
 }
 
 /// A map that stands for a link or for bytes becomes one.
