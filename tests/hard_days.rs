@@ -164,6 +164,8 @@ fn a_reflashed_card_comes_back_under_its_old_identity_while_others_write() {
         let leader = cluster.leader();
         let victim = if round == 0 { (leader + 1) % 3 } else { leader };
         let others: Vec<usize> = (0..3).filter(|i| *i != victim).collect();
+        // It was started a moment ago in the round before, and allocates to whom it has heard of.
+        cluster.peers[others[0]].wait_candidates(3);
         let cid = add_at(&cluster, others[0], &[victim, others[0]], &format!("round {round}"));
         let id = cluster.peers[victim].id();
         let before = raft_id(&cluster.peers[others[0]], &id).expect("a member");
