@@ -64,7 +64,7 @@ impl Port {
     }
 }
 
-struct Chunks(super::handle::Giving);
+struct Chunks(super::handle::incoming::Giving);
 
 #[async_trait]
 impl ChunkStream for Chunks {
